@@ -1,0 +1,23 @@
+//! Tolk, a WebAssembly-plugin transformation host: persists every message and translates it in sandboxed components.
+
+pub mod feed;
+pub mod message;
+pub mod plugin;
+
+pub mod ingest;
+pub mod publish;
+pub mod sink;
+pub mod source;
+pub mod translate;
+
+pub mod endpoint;
+pub mod registry;
+pub mod runtime;
+pub mod store;
+
+pub mod check;
+
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod telemetry;

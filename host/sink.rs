@@ -1,0 +1,64 @@
+//! Where outputs go. A sink sends in order and says of each output what became of it; it never decides what is tried again.
+
+pub mod file;
+pub mod kafka;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::store::OutputRow;
+
+/// A target: `[targets.NAME]`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, tag = "kind", rename_all = "kebab-case")]
+pub enum Config {
+    /// A topic.
+    Kafka {
+        /// The cluster, a name under `[kafka]`.
+        cluster: String,
+        /// The topic.
+        topic: String,
+    },
+    /// A file of JSON Lines, one output a line.
+    File {
+        /// The path; appended to.
+        path: std::path::PathBuf,
+    },
+}
+
+/// What became of an output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// The sink has it, durably.
+    Done,
+    /// The sink will never take it: too large, no such topic.
+    Refused(String),
+    /// Not sent, or not known to be: from here on everything is to be sent again.
+    Away(String),
+}
+
+/// A sink of one target.
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// Sends a batch in order and waits for all of it. One `Sent` per output; after the first `Away` nothing later counts as done.
+    async fn send(&self, target: &str, outputs: &[OutputRow]) -> Vec<Sent>;
+    /// How long a send of a process that died may still be under way, in milliseconds: what a takeover waits out.
+    fn settle_ms(&self) -> u64;
+}
+
+/// The position header's value: `SETTLEMENT.INDEX` with fixed widths, so that it grows as text too.
+pub fn position_header(row: &OutputRow) -> String {
+    format!("{:019}.{:010}", row.cursor.settlement, row.cursor.index)
+}
+
+/// The names of the headers that every output carries.
+pub mod header {
+    /// uuid5 of the message's id, run and output index: the same on every re-send.
+    pub const EVENT_ID: &str = "tolk-event-id";
+    /// Only grows per target: consumers can drop what is not larger.
+    pub const POSITION: &str = "tolk-position";
+    /// The feed's name.
+    pub const FEED: &str = "tolk-feed";
+    /// The digest of the plugin that made the output.
+    pub const DIGEST: &str = "tolk-digest";
+}

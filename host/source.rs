@@ -1,0 +1,51 @@
+//! Where messages come from. A source hands over bytes and positions; it never decides what is done with them.
+
+pub mod file;
+pub mod kafka;
+
+use async_trait::async_trait;
+
+use crate::message::{Captured, Position};
+
+/// What a source can fail with.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The broker or file cannot be reached now.
+    #[error("read {place}: {reason}")]
+    Away { place: String, reason: String },
+    /// The position the feed stands at is gone at the source, or the topic is another one than before.
+    #[error("read {place} partition {partition} at offset {offset}: {reason}")]
+    Gap { place: String, partition: i32, offset: i64, reason: String },
+    /// A setting is wrong, the topic does not exist, a line is no captured message.
+    #[error("read {place}: {reason}")]
+    Wrong { place: String, reason: String },
+}
+
+impl Error {
+    /// Whether waiting and trying again can help.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Away { .. })
+    }
+}
+
+/// Messages in the order of their partitions.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// The messages; offsets grow per partition.
+    pub messages: Vec<Captured>,
+    /// The source has ended for good (a file that is not followed).
+    pub ended: bool,
+}
+
+/// A source of one feed.
+#[async_trait]
+pub trait Source: Send {
+    /// A stable name for ids: the topic, or the file's name.
+    fn name(&self) -> &str;
+    /// Starts to read: each partition at its position, unknown partitions at their beginning. May be called again after an error.
+    async fn open(&mut self, positions: &[Position]) -> Result<(), Error>;
+    /// The next batch: waits for a message, then takes what is there at once. Cancel-safe: a dropped call loses nothing.
+    async fn next(&mut self, rows_max: usize, bytes_max: usize) -> Result<Batch, Error>;
+    /// Tells the source what is safe in the store: informational, for lag tools; never awaited for truth.
+    fn committed(&mut self, positions: &[Position]);
+}

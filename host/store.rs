@@ -1,0 +1,717 @@
+//! The store as the rest of the house sees it: every verb is a whole transaction, judged by the store's own clock.
+//! Knows no SQL; `store/postgres` and `store/sqlite` are the only modules that do.
+
+pub mod postgres;
+pub mod sqlite;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::message::{FeedId, Headers, KeyHash, Message, NewMessage, Place, Position, Status};
+use crate::plugin::{Action, Binding, Cause, Description, Digest, Output, Request, Scan, Write};
+
+/// Where the data is: `[store]`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// `sqlite://PATH` or `postgres://USER:PASSWORD@HOST:PORT/DATABASE` (`?host=/socket/folder` for a Unix socket).
+    pub url: String,
+    /// PostgreSQL only: the schema that holds the tables.
+    #[serde(default = "default_schema")]
+    pub schema: String,
+    /// Connections at most.
+    #[serde(default = "default_connections_max")]
+    pub connections_max: u32,
+    /// How long a statement may take, in milliseconds.
+    #[serde(default = "default_statement_timeout_ms")]
+    pub statement_timeout_ms: u64,
+}
+
+fn default_schema() -> String {
+    "tolk".to_owned()
+}
+fn default_connections_max() -> u32 {
+    8
+}
+fn default_statement_timeout_ms() -> u64 {
+    60_000
+}
+
+/// Whose time decides leases and due times.
+#[derive(Clone, Debug, Default)]
+pub enum Clock {
+    /// The database's (`clock_timestamp()`); SQLite's is this machine's.
+    #[default]
+    Database,
+    /// A test's: milliseconds since 1970.
+    Fixed(Arc<AtomicI64>),
+}
+
+impl Clock {
+    /// The time of a fixed clock.
+    pub fn fixed_ms(&self) -> Option<i64> {
+        match self {
+            Self::Database => None,
+            Self::Fixed(ms) => Some(ms.load(Ordering::SeqCst)),
+        }
+    }
+}
+
+/// What a store verb can fail with.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database cannot be reached or broke off; the verb may or may not have happened.
+    #[error("reach the store at {place}: {source}")]
+    Away {
+        place: String,
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The database answered with an error that a retry will not mend.
+    #[error("{verb} in the store: {source}")]
+    Sql {
+        verb: &'static str,
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The tables are newer than this binary, or older and not migrated.
+    #[error("use the store: its schema is at version {found}, this binary knows {known}; {advice}")]
+    Schema { found: i64, known: i64, advice: &'static str },
+    /// SQLite serves one host.
+    #[error("open {path}: host {other} already runs on it; stop it first, or use PostgreSQL for several hosts")]
+    InUse { path: String, other: String },
+    /// The URL or a setting is wrong.
+    #[error("open the store: {0}")]
+    Config(String),
+    /// What is stored does not make sense.
+    #[error("read the store: {0}")]
+    Corrupt(String),
+}
+
+impl Error {
+    /// Whether waiting and trying again can help.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Away { .. })
+    }
+}
+
+/// The result of a verb.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Everything a store does.
+pub trait Store: Schema + Leases + Inbox + Work + Reads + Settlements + Outputs + Plugins + Messages + Send + Sync {}
+impl<T: Schema + Leases + Inbox + Work + Reads + Settlements + Outputs + Plugins + Messages + Send + Sync> Store for T {}
+
+/// Opens the store that a URL names. Does not migrate.
+pub async fn open(config: &Config, _clock: Clock) -> Result<Arc<dyn Store>> {
+    let scheme = config.url.split(':').next().unwrap_or_default();
+    Err(Error::Config(format!("store.url starts with \"{scheme}:\"; it must start with \"sqlite:\" or \"postgres:\"")))
+}
+
+// ---------------------------------------------------------------- schema
+
+/// The tables and their versions.
+#[async_trait]
+pub trait Schema {
+    /// Applies what is missing, forward only; returns the names of what was applied. Safe to call from many hosts at once.
+    async fn migrate(&self) -> Result<Vec<String>>;
+    /// The version of the tables (0: none) and the newest this binary knows.
+    async fn schema_version(&self) -> Result<(i64, i64)>;
+    /// One row with the database's product and version, for `doctor`.
+    async fn about(&self) -> Result<String>;
+    /// The store's time in milliseconds since 1970.
+    async fn now_ms(&self) -> Result<i64>;
+    /// The installation's secret that ids are derived from; made at the first call, the same ever after.
+    async fn secret(&self) -> Result<[u8; 32]>;
+}
+
+// ---------------------------------------------------------------- leases
+
+/// A host's registration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// Its id, new at each start.
+    pub id: Uuid,
+    /// Its number, never given twice: the high half of its batch numbers.
+    pub number: i32,
+}
+
+/// What a host wants to own: all feeds and targets of its config.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Feeds.
+    pub feeds: Vec<FeedId>,
+    /// Targets.
+    pub targets: Vec<String>,
+}
+
+/// What a host owns, whole, after a claim.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owned {
+    /// Feeds it ingests, with their epochs.
+    pub feeds: Vec<(FeedId, i64)>,
+    /// Lanes it translates.
+    pub lanes: Vec<LaneLease>,
+    /// Targets it publishes.
+    pub targets: Vec<TargetLease>,
+}
+
+/// An owned lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneLease {
+    /// The feed.
+    pub feed: FeedId,
+    /// The lane.
+    pub lane: i32,
+    /// Raised by every change of owner; a settlement with another one is fenced.
+    pub epoch: i64,
+    /// Every row up to this number is done or has a row in `work`.
+    pub cursor: i64,
+}
+
+/// An owned target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetLease {
+    /// The target.
+    pub target: String,
+    /// Raised by every change of owner.
+    pub epoch: i64,
+    /// Where publishing goes on.
+    pub cursor: OutputCursor,
+    /// Whether the last owner did not let go by itself: its last sends may still be under way.
+    pub taken_over: bool,
+}
+
+/// Hosts, and who owns what. One lease per host, renewed alone.
+#[async_trait]
+pub trait Leases {
+    /// Registers feeds (name, lanes) and targets, making what is missing; returns the feeds' numbers in the order given.
+    /// The number of lanes of a known feed stays as it was; it is returned.
+    async fn register(&self, feeds: &[(String, u16)], targets: &[String]) -> Result<Vec<(FeedId, u16)>>;
+    /// Registers a host and starts its lease. SQLite refuses while another host lives.
+    async fn join(&self, name: &str, lease_ms: u64) -> Result<Host>;
+    /// Prolongs the lease; false: it had expired and somebody may have taken over, so join again.
+    async fn renew(&self, host: &Host, lease_ms: u64) -> Result<bool>;
+    /// Takes what is wanted and free, or owned by an expired host, up to a fair share among living hosts; PostgreSQL terminates the expired
+    /// hosts' connections first. Returns all that the host now owns.
+    async fn claim(&self, host: &Host, wanted: &Wanted) -> Result<Owned>;
+    /// Gives everything back and removes the host.
+    async fn leave(&self, host: &Host) -> Result<()>;
+    /// Gives back the lanes of one feed (its plugin cannot be loaded here).
+    async fn release_lanes(&self, host: &Host, feed: FeedId) -> Result<()>;
+}
+
+// ---------------------------------------------------------------- inbox
+
+/// What became of an append.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// Rows and positions are committed; the number of rows marked as duplicates.
+    Done { duplicates: usize },
+    /// The feed has another owner, or a position is not the expected one: re-read it.
+    Fenced,
+}
+
+/// A partition's step in one append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Advance {
+    /// The partition.
+    pub partition: i32,
+    /// The position before; a first append of a partition expects `None`.
+    pub expected: Option<i64>,
+    /// The position after: the last offset of the batch plus one.
+    pub next_offset: i64,
+}
+
+/// Messages on their way in.
+#[async_trait]
+pub trait Inbox {
+    /// The committed positions of a feed.
+    async fn positions(&self, feed: FeedId) -> Result<Vec<Position>>;
+    /// Appends a batch: rows, lane tails, dedupe hashes and fenced positions in one transaction. Numbers are given per lane in the
+    /// order of `rows`. A row whose dedupe hash is known (or stands twice in `rows`) is stored as `Ignored`, code `duplicate`.
+    async fn append(&self, feed: FeedId, epoch: i64, rows: &[NewMessage], advances: &[Advance]) -> Result<Appended>;
+    /// New rows of lanes: for each lane at most `rows_per_lane_max` rows numbered above `after`, gapless and in order; cut so that all
+    /// together hold at most about `bytes_max` bytes, but at least one row where there is one.
+    async fn fetch(&self, lanes: &[LaneRead], rows_per_lane_max: i64, bytes_max: i64) -> Result<Vec<Message>>;
+}
+
+/// Where reading of a lane goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneRead {
+    /// The feed.
+    pub feed: FeedId,
+    /// The lane.
+    pub lane: i32,
+    /// Rows with a greater number are new.
+    pub after: i64,
+}
+
+// ---------------------------------------------------------------- work
+
+/// A row of `work`: a message that the cursor has passed unfinished.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkRow {
+    /// Which message.
+    pub place: Place,
+    /// 0, or the number of the replay.
+    pub run: i32,
+    /// Its ordering key.
+    pub key_hash: KeyHash,
+    /// `Pending` (running, or due), `Retry`, `Waiting`, `Behind`, `Held`, `Failed`, `Stopped`.
+    pub status: Status,
+    /// Whether later messages of the key are held back by this row (the feed's policy, applied).
+    pub blocks: bool,
+    /// Tries that ended in retry or in a wait's time-out.
+    pub attempts: i32,
+    /// When it is to be tried, milliseconds since 1970; `None`: by itself never. Only the head of a key has one.
+    pub due_ms: Option<i64>,
+    /// Why the next try will happen.
+    pub cause: Cause,
+    /// When its waiting began, milliseconds since 1970.
+    pub waiting_since_ms: Option<i64>,
+    /// A stable code.
+    pub code: String,
+    /// A sentence for people.
+    pub reason: String,
+    /// The plugin that judged it last.
+    pub activation: Option<i64>,
+    /// The requests it waits for (`Entry`, `Entries`, `KnownId`, `KeyOf`); replaced with the row.
+    pub waits: Vec<Request>,
+}
+
+/// A work row with its message.
+#[derive(Clone, Debug)]
+pub struct WorkMessage {
+    /// The work row (`waits` empty).
+    pub row: WorkRow,
+    /// The message.
+    pub message: Message,
+}
+
+/// A key that may not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockedKey {
+    /// The feed.
+    pub feed: FeedId,
+    /// The lane.
+    pub lane: i32,
+    /// The key.
+    pub key_hash: KeyHash,
+}
+
+/// Messages the cursor has passed.
+#[async_trait]
+pub trait Work {
+    /// The keys of these lanes that have a blocking row.
+    async fn blocked(&self, lanes: &[(FeedId, i32)]) -> Result<Vec<BlockedKey>>;
+    /// Rows of these lanes that are due, oldest due first, `excluding` none; at most `rows_max`, about `bytes_max`, at least one.
+    async fn due(&self, lanes: &[(FeedId, i32)], rows_max: i64, bytes_max: i64) -> Result<Vec<WorkMessage>>;
+    /// When the next row of these lanes is due, milliseconds since 1970.
+    async fn next_due_ms(&self, lanes: &[(FeedId, i32)]) -> Result<Option<i64>>;
+    /// Rows of one key numbered above `after`, in order, whatever their status: what may follow a head that is done.
+    async fn behind(&self, key: BlockedKey, after: i64, rows_max: i64) -> Result<Vec<WorkMessage>>;
+}
+
+// ---------------------------------------------------------------- reads
+
+/// What the store holds for some requests, all as of one settlement.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Every settlement up to this one is visible, none after it.
+    pub at: i64,
+    /// A found value per request, in order.
+    pub found: Vec<Found>,
+}
+
+/// What was found for one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// For `Entry`.
+    Entry(Option<Bytes>),
+    /// For `Entries`.
+    Page { items: Vec<(String, Bytes)>, more: bool },
+    /// For `Id` and `KnownId`: the stored id.
+    Id(Option<Uuid>),
+    /// For `KeyOf`.
+    Key(Option<String>),
+}
+
+/// Entries and ids.
+#[async_trait]
+pub trait Reads {
+    /// Answers many requests as of one settlement, one query per kind. `Call` is a caller's bug and gives `Error::Corrupt`.
+    async fn read(&self, requests: &[Request]) -> Result<Snapshot>;
+}
+
+// ---------------------------------------------------------------- settlements
+
+/// What a host finished, in the order in which it finished.
+#[derive(Clone, Debug, Default)]
+pub struct Settlement {
+    /// The lanes touched: the fence, and where their cursors go.
+    pub lanes: Vec<LaneStep>,
+    /// What became of the messages, in the order of serialisation.
+    pub settled: Vec<Settled>,
+    /// Which plugins handled which stretch of a lane.
+    pub ranges: Vec<Range>,
+}
+
+/// A lane in a settlement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneStep {
+    /// The feed.
+    pub feed: FeedId,
+    /// The lane.
+    pub lane: i32,
+    /// The owner's epoch.
+    pub epoch: i64,
+    /// The cursor afterwards; not below what it is.
+    pub cursor: i64,
+}
+
+/// What became of one message.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    /// Which message.
+    pub place: Place,
+    /// 0, or the number of the replay.
+    pub run: i32,
+    /// uuid5 of (topic, partition, offset).
+    pub id: Uuid,
+    /// Its ordering key.
+    pub key_hash: KeyHash,
+    /// Everything it read, answers and waits included, with the settlement each was read at.
+    pub reads: Vec<Read>,
+    /// What goes out.
+    pub outputs: Vec<Output>,
+    /// What the plugin remembers. Writes of equal bytes and indexes change nothing.
+    pub writes: Vec<Write>,
+    /// Ids it was given or bound: stored unless they are. The host has checked them against its reads.
+    pub bindings: Vec<Binding>,
+    /// The row that stays in `work`, or `None`: the message is done and leaves it.
+    pub work: Option<WorkRow>,
+    /// Whether it had a row in `work` before.
+    pub had_work: bool,
+    /// The end of the message; `None` while it stays in `work`, and for one that was handled at its first attempt without a note.
+    pub end: Option<End>,
+    /// Its answers, compressed, where the feed keeps them.
+    pub answers: Option<Bytes>,
+}
+
+/// A read that a settlement depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// What was read (never a `Call`).
+    pub request: Request,
+    /// As of this settlement. Stale where a later one wrote what the request covers, absences and scans included.
+    pub at: i64,
+}
+
+/// An outcome row: for everything that was not simply handled at its first attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// `Handled`, `Ignored`, `Invalid`, `Failed`, `Finished`.
+    pub status: Status,
+    /// A stable code.
+    pub code: String,
+    /// A sentence for people.
+    pub reason: String,
+    /// Tries before this one.
+    pub attempts: i32,
+    /// The plugin that judged it.
+    pub activation: Option<i64>,
+    /// `now` of the attempt.
+    pub now_ms: i64,
+}
+
+/// Provenance of a stretch of a lane: rows `from..=to` that left at this settlement without an outcome row were handled by the activation
+/// of their table at `now_ms`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// The feed.
+    pub feed: FeedId,
+    /// The lane.
+    pub lane: i32,
+    /// The first row.
+    pub from: i64,
+    /// The last row.
+    pub to: i64,
+    /// `now` of these attempts.
+    pub now_ms: i64,
+    /// Tables and activations.
+    pub activations: Vec<(Arc<str>, i64)>,
+}
+
+/// What became of a settlement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Committed under this number; of the keys whose blocking rows left, these are still blocked. Their next row, if it was behind,
+    /// is pending and due now.
+    Committed { settlement: i64, still_blocked: Vec<BlockedKey>, woken: usize },
+    /// Nothing happened: these lanes have another owner.
+    Fenced(Vec<(FeedId, i32)>),
+    /// Nothing happened: what these messages (indexes into `settled`) read was written since, or an id or key they bind is bound otherwise.
+    Stale(Vec<Stale>),
+}
+
+/// Why a message must run again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stale {
+    /// Index into `settled`.
+    pub index: usize,
+    /// Index into its `reads`; `None`: a binding conflicts with a stored one.
+    pub read: Option<usize>,
+}
+
+/// The one place where results become true.
+#[async_trait]
+pub trait Settlements {
+    /// One transaction: outputs in bulk, the guard row last (it gives the number), the fence, validation, then entries, ids, waits and wakes,
+    /// work, cursors, provenance. `batch` is new for every call.
+    async fn settle(&self, host: &Host, batch: i64, settlement: &Settlement) -> Result<Verdict>;
+    /// Whether a batch was committed: for an ambiguous commit.
+    async fn settled(&self, batch: i64) -> Result<Option<i64>>;
+}
+
+// ---------------------------------------------------------------- outputs
+
+/// Where publishing of a target stands: the last output done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OutputCursor {
+    /// The settlement.
+    pub settlement: i64,
+    /// The index in it; -1: none of it.
+    pub index: i32,
+}
+
+/// An output as the publisher reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputRow {
+    /// Its position: only grows.
+    pub cursor: OutputCursor,
+    /// uuid5 of the message's id, run and index of the output within the message.
+    pub event_id: Uuid,
+    /// The message it came from.
+    pub place: Place,
+    /// The feed's name.
+    pub feed: String,
+    /// The plugin that made it.
+    pub digest: Option<Digest>,
+    /// The action.
+    pub action: Action,
+    /// The output key.
+    pub key: Option<Bytes>,
+    /// The payload.
+    pub payload: Option<Bytes>,
+    /// The translator's headers.
+    pub headers: Headers,
+    /// The output's version.
+    pub version: Option<u64>,
+}
+
+/// An output that a sink refused for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parked {
+    /// Which output.
+    pub cursor: OutputCursor,
+    /// Why.
+    pub reason: String,
+}
+
+/// Messages on their way out.
+#[async_trait]
+pub trait Outputs {
+    /// Outputs of a target after a cursor, in order, at most `rows_max` and about `bytes_max`, at least one where there is one. Second: the
+    /// last settlement looked at, so that the cursor may pass settlements without outputs for the target.
+    async fn outputs(&self, target: &str, after: OutputCursor, rows_max: i64, bytes_max: i64) -> Result<(Vec<OutputRow>, i64)>;
+    /// Moves the cursor and parks what was refused: the message shows `failed`. False: fenced.
+    async fn published(&self, target: &str, epoch: i64, cursor: OutputCursor, parked: &[Parked]) -> Result<bool>;
+    /// Output keys of a target that are blocked by a parked output.
+    async fn parked_keys(&self, target: &str) -> Result<Vec<Option<Bytes>>>;
+}
+
+// ---------------------------------------------------------------- plugins
+
+/// A stored component.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Component {
+    /// Its identity.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: i64,
+    /// Its capability sheet.
+    pub description: Description,
+    /// What it imports.
+    pub imports: Vec<String>,
+    /// When it was pushed, milliseconds since 1970.
+    pub pushed_ms: i64,
+    /// By whom.
+    pub pushed_by: String,
+}
+
+/// The only movable thing: which plugin is active for a feed and table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Activation {
+    /// Its number; 0 before it is stored.
+    pub id: i64,
+    /// The feed's name.
+    pub feed: String,
+    /// The table.
+    pub table: String,
+    /// The plugin.
+    pub digest: Digest,
+    /// Its config, as text the plugin understands.
+    pub config: String,
+    /// When, milliseconds since 1970.
+    pub at_ms: i64,
+    /// By whom.
+    pub by: String,
+    /// Why.
+    pub why: String,
+}
+
+/// Components, compiled artefacts, activations.
+#[async_trait]
+pub trait Plugins {
+    /// Stores a component; known digests stay as they are.
+    async fn put_component(&self, component: &Component, bytes: &[u8]) -> Result<()>;
+    /// All components, newest first, without bytes.
+    async fn components(&self) -> Result<Vec<Component>>;
+    /// The bytes of a component.
+    async fn component_bytes(&self, digest: Digest) -> Result<Option<Bytes>>;
+    /// Stores a compiled artefact under (digest, engine key).
+    async fn put_artefact(&self, digest: Digest, engine: &str, bytes: &[u8]) -> Result<()>;
+    /// A compiled artefact.
+    async fn artefact(&self, digest: Digest, engine: &str) -> Result<Option<Bytes>>;
+    /// Makes a plugin the active one of its feed and table; returns the activation's number.
+    async fn activate(&self, activation: &Activation) -> Result<i64>;
+    /// What is active now, with a revision that grows at every change.
+    async fn active(&self) -> Result<(i64, Vec<Activation>)>;
+    /// The revision alone: a cheap poll.
+    async fn revision(&self) -> Result<i64>;
+    /// Past and present activations of a feed and table (both optional), newest first.
+    async fn activations(&self, feed: Option<&str>, table: Option<&str>) -> Result<Vec<Activation>>;
+    /// A host reports the revision it runs on, once nothing older is in flight.
+    async fn report_revision(&self, host: &Host, revision: i64) -> Result<()>;
+    /// The oldest revision that a living host reports; `None` without hosts.
+    async fn oldest_revision(&self) -> Result<Option<i64>>;
+}
+
+// ---------------------------------------------------------------- messages
+
+/// Which messages a person wants to see. Everything set must hold.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// The feed's name.
+    pub feed: Option<String>,
+    /// The table.
+    pub table: Option<String>,
+    /// The ordering key, as text.
+    pub key: Option<String>,
+    /// The status.
+    pub status: Option<Status>,
+    /// The code.
+    pub code: Option<String>,
+    /// One message by id.
+    pub id: Option<Uuid>,
+    /// One message by partition and offset.
+    pub at: Option<(i32, i64)>,
+    /// Rows at most.
+    pub limit: i64,
+    /// Oldest first in place of newest first.
+    pub oldest_first: bool,
+}
+
+/// A row of the view `message_status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MessageStatus {
+    /// The message's id.
+    pub id: Uuid,
+    /// The feed's name.
+    pub feed: String,
+    /// The table.
+    pub table: String,
+    /// The partition.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
+    /// The ordering key, bytes that are no UTF-8 replaced.
+    pub key: Option<String>,
+    /// The status's word.
+    pub status: String,
+    /// The code.
+    pub code: Option<String>,
+    /// The reason or note.
+    pub reason: Option<String>,
+    /// Tries that ended in retry or in a wait's time-out.
+    pub attempts: i32,
+    /// The digest that judged it last, 64 hexadecimal digits.
+    pub digest: Option<String>,
+    /// When it came, milliseconds since 1970.
+    pub received_ms: i64,
+    /// When it was settled last.
+    pub settled_ms: Option<i64>,
+    /// When it is due.
+    pub due_ms: Option<i64>,
+}
+
+/// One message, whole.
+#[derive(Clone, Debug)]
+pub struct MessageDetail {
+    /// Its row of the view.
+    pub status: MessageStatus,
+    /// The message.
+    pub message: Message,
+    /// Its outputs in the order of the translator, each with target, whether it is published, and why it is parked if it is.
+    pub outputs: Vec<(String, OutputRow, bool, Option<String>)>,
+    /// The settlement it left at, where it did.
+    pub settlement: Option<i64>,
+    /// `now` of its last attempt.
+    pub now_ms: Option<i64>,
+    /// The activation that judged it last.
+    pub activation: Option<Activation>,
+    /// Its kept answers, compressed.
+    pub answers: Option<Bytes>,
+    /// What it waits for.
+    pub waits: Vec<Request>,
+}
+
+/// A count.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Count {
+    /// The feed's name.
+    pub feed: String,
+    /// The table.
+    pub table: String,
+    /// The status's word.
+    pub status: String,
+    /// How many.
+    pub count: i64,
+}
+
+/// What people ask about messages.
+#[async_trait]
+pub trait Messages {
+    /// Rows of the view.
+    async fn messages(&self, filter: &Filter) -> Result<Vec<MessageStatus>>;
+    /// One message with everything around it.
+    async fn message(&self, id: Uuid) -> Result<Option<MessageDetail>>;
+    /// The stored messages of a filter, oldest first, for `capture`, with their status.
+    async fn captured(&self, filter: &Filter) -> Result<Vec<(Message, MessageStatus)>>;
+    /// Counts per feed, table and status.
+    async fn counts(&self) -> Result<Vec<Count>>;
+    /// Outputs that are not published, per target.
+    async fn unpublished(&self) -> Result<Vec<(String, i64)>>;
+    /// An entry by hand, for tests and seeds: written under a settlement of its own.
+    async fn put_entries(&self, writes: &[Write], bindings: &[Binding]) -> Result<()>;
+    /// The entries of a collection in key order.
+    async fn entries(&self, scan: &Scan) -> Result<Vec<(String, Bytes)>>;
+    /// The bindings of a namespace: (key, id) in key order.
+    async fn bindings(&self, namespace: &str) -> Result<Vec<(String, Uuid)>>;
+}

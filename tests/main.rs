@@ -1,0 +1,12 @@
+//! The one integration-test binary: each module is a story, `support` holds what they share.
+
+mod support;
+
+mod acceptance;
+mod cli;
+mod endpoint;
+mod flow;
+mod kafka;
+mod sandbox;
+mod store;
+mod tidy;
