@@ -263,7 +263,7 @@ pub struct WorkRow {
     pub run: i32,
     /// Its ordering key.
     pub key_hash: KeyHash,
-    /// `Pending` (running, or due), `Retry`, `Waiting`, `Behind`, `Held`, `Failed`, `Stopped`.
+    /// `Pending` (due, or running under the lane's owner when it has no due time), `Retry`, `Waiting`, `Behind`, `Held`, `Failed`, `Stopped`.
     pub status: Status,
     /// Whether later messages of the key are held back by this row (the feed's policy, applied).
     pub blocks: bool,
@@ -310,8 +310,13 @@ pub struct BlockedKey {
 pub trait Work {
     /// The keys of these lanes that have a blocking row.
     async fn blocked(&self, lanes: &[(FeedId, i32)]) -> Result<Vec<BlockedKey>>;
-    /// Rows of these lanes that are due, oldest due first, `excluding` none; at most `rows_max`, about `bytes_max`, at least one.
-    async fn due(&self, lanes: &[(FeedId, i32)], rows_max: i64, bytes_max: i64) -> Result<Vec<WorkMessage>>;
+    /// Rows of these lanes that are due, oldest due first, but for those the caller already has in hand; at most `rows_max`, about
+    /// `bytes_max`, at least one where there is one.
+    async fn due(&self, lanes: &[(FeedId, i32)], in_hand: &[Place], rows_max: i64, bytes_max: i64) -> Result<Vec<WorkMessage>>;
+    /// A new owner's first step: `Pending` rows without a due time were running under the owner before; they become due now.
+    async fn resume(&self, lanes: &[(FeedId, i32)]) -> Result<u64>;
+    /// The rows of these messages that are still in `work`, in the order of their places.
+    async fn rows(&self, places: &[Place]) -> Result<Vec<WorkMessage>>;
     /// When the next row of these lanes is due, milliseconds since 1970.
     async fn next_due_ms(&self, lanes: &[(FeedId, i32)]) -> Result<Option<i64>>;
     /// Rows of one key numbered above `after`, in order, whatever their status: what may follow a head that is done.
@@ -708,7 +713,7 @@ pub trait Messages {
     async fn counts(&self) -> Result<Vec<Count>>;
     /// Outputs that are not published, per target.
     async fn unpublished(&self) -> Result<Vec<(String, i64)>>;
-    /// An entry by hand, for tests and seeds: written under a settlement of its own.
+    /// Entries and bindings by hand (seeds, `activate`): written under a settlement of its own, waking whoever waits for them.
     async fn put_entries(&self, writes: &[Write], bindings: &[Binding]) -> Result<()>;
     /// The entries of a collection in key order.
     async fn entries(&self, scan: &Scan) -> Result<Vec<(String, Bytes)>>;
