@@ -1,1 +1,5 @@
-//! To be filled.
+//! What the stories of this test binary share. Each part knows one outside thing.
+
+pub mod services;
+
+pub use services::{kafka_brokers, postgres_tcp_url, postgres_url};
