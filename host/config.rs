@@ -1,8 +1,12 @@
 //! The config file: composes what each part of the house owns. Reading it, and saying what is wrong with it, is `config/load.rs`.
 
+mod checks;
+mod environment;
 pub mod load;
+pub mod nearest;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -80,7 +84,7 @@ impl Default for HostConfig {
 }
 
 /// A Kafka cluster: `[kafka.NAME]`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KafkaConfig {
     /// `HOST:PORT`, comma-separated.
@@ -88,4 +92,36 @@ pub struct KafkaConfig {
     /// librdkafka properties beside our own (TLS, SASL); what Tolk sets itself is refused.
     #[serde(default)]
     pub properties: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for KafkaConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&String> = self.properties.keys().collect();
+        f.debug_struct("KafkaConfig").field("brokers", &self.brokers).field("properties (values hidden)", &names).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let text = r#"
+            [store]
+            url = "postgres://u:hush1@h/d"
+            [kafka.main]
+            brokers = "a:1"
+            properties = { "sasl.password" = "hush2" }
+            [endpoints.e]
+            base_url = "http://e"
+            path = "/"
+            headers = { "x-key" = "hush3" }
+            auth = { kind = "bearer", token = "hush4" }
+        "#;
+        let config = load::parse(text, std::path::Path::new("tolk.toml"), &|_| None).unwrap();
+        let debug = format!("{config:?}");
+        assert!(!debug.contains("hush"), "{debug}");
+        assert!(debug.contains("sasl.password") && debug.contains("x-key"), "{debug}");
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 /// One endpoint. Templates hold `{name}` for a parameter of the call (percent-encoded where it stands in a URL).
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Scheme, host and port; parameters never reach it.
@@ -48,6 +48,19 @@ pub struct Config {
     /// Whether shadows and dry runs may call it: it changes nothing.
     #[serde(default)]
     pub safe: bool,
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let headers: Vec<&String> = self.headers.keys().collect();
+        f.debug_struct("Config")
+            .field("base_url", &self.base_url)
+            .field("method", &self.method)
+            .field("path", &self.path)
+            .field("headers (values hidden)", &headers)
+            .field("auth", &self.auth)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Who we are to an endpoint. Secrets are written `${NAME}` and come from the environment.
