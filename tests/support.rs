@@ -1,5 +1,6 @@
 //! What the stories of this test binary share. Each part knows one outside thing.
 
 pub mod services;
+pub mod stub;
 
 pub use services::{kafka_brokers, postgres_tcp_url, postgres_url};
