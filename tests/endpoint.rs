@@ -1,1 +1,335 @@
-//! To be filled.
+//! Endpoints against a real loopback server that answers, lingers, breaks off and lies.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tolk::endpoint::config::Config;
+use tolk::endpoint::{Called, Caller, Endpoints};
+use tolk::plugin::{Call, Response};
+
+use crate::support::stub::{Reply, Stub};
+
+/// Endpoints with one called `person`, from TOML beside its base URL.
+fn endpoints(base_url: &str, settings: &str) -> Endpoints {
+    let config: Config = toml::from_str(&format!("base_url = \"{base_url}\"\n{settings}")).unwrap();
+    Endpoints::new(&BTreeMap::from([("person".to_owned(), config)])).unwrap()
+}
+
+fn call(params: &[(&str, &str)]) -> Call {
+    Call {
+        endpoint: "person".to_owned(),
+        params: params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        body: None,
+        lenient: false,
+    }
+}
+
+fn lenient() -> Call {
+    Call { lenient: true, ..call(&[]) }
+}
+
+fn response(called: Called) -> Response {
+    match called {
+        Called::Response(response) => response,
+        other => panic!("no response: {other:?}"),
+    }
+}
+
+fn away(called: Called) -> (String, u64) {
+    match called {
+        Called::Away { reason, after_ms } => (reason, after_ms),
+        other => panic!("not away: {other:?}"),
+    }
+}
+
+fn failed(called: Called) -> (String, String, Option<u64>) {
+    match called {
+        Called::Failed { code, reason, after_ms } => (code, reason, after_ms),
+        other => panic!("not failed: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn templates_fill_path_query_headers_and_body() {
+    let stub = Stub::start(|_, _| Reply::json(200, "{\"ok\":true}").with_header("X-Trace", "7").with_header("set-cookie", "s=1")).await;
+    let settings = "method = \"post\"\npath = \"/v1/{id}/x?since={day}\"\nheaders = { \"X-Id\" = \"nr {id}\" }\nauth = { kind = \"bearer\", token = \"t0k\" }";
+    let mut call = call(&[("day", "2024-01-01T00:00+01"), ("id", "a/../b")]);
+    call.body = Some("{\"q\":1}".into());
+    let got = response(endpoints(&stub.url(), settings).call(&call).await);
+    assert_eq!((got.status, got.body.as_ref()), (200, "{\"ok\":true}".as_bytes()));
+    assert!(got.headers.contains(&("x-trace".to_owned(), "7".to_owned())), "{:?}", got.headers);
+    assert!(got.headers.iter().all(|(name, _)| name != "set-cookie"));
+    let sent = &stub.requests()[0];
+    assert_eq!((sent.method.as_str(), sent.path.as_str()), ("POST", "/v1/a%2F..%2Fb/x?since=2024-01-01T00%3A00%2B01"));
+    assert_eq!(sent.header("host"), Some(stub.address.to_string().as_str()));
+    assert_eq!(sent.header("x-id"), Some("nr a/../b"));
+    assert_eq!(sent.header("authorization"), Some("Bearer t0k"));
+    assert_eq!(sent.header("content-type"), Some("application/json"));
+    assert_eq!(sent.header("accept-encoding"), None);
+    assert_eq!(sent.body, b"{\"q\":1}");
+}
+
+#[tokio::test]
+async fn a_wrong_call_names_endpoint_and_parameter_and_sends_nothing() {
+    let stub = Stub::start(|_, _| Reply::json(200, "{}")).await;
+    let endpoints = endpoints(&stub.url(), "path = \"/{id}\"");
+    for (call, words) in [
+        (call(&[("ID", "1")]), ["\"person\"", "\"id\""]),
+        (call(&[("id", "..")]), ["\"person\"", "climb"]),
+        (Call { endpoint: "persons".to_owned(), ..call(&[]) }, ["\"persons\"", "nearest is \"person\""]),
+    ] {
+        let Called::Wrong { reason } = endpoints.call(&call).await else { panic!("{call:?} went out") };
+        assert!(words.iter().all(|word| reason.contains(word)), "{reason}");
+    }
+    assert_eq!(stub.count(), 0);
+}
+
+#[tokio::test]
+async fn statuses_are_answers_unless_they_are_retried() {
+    let stub = Stub::start(|number, _| match number {
+        0 => Reply::json(404, "{}"),
+        1 => Reply::json(503, "down\r\n\u{1b}[31m"),
+        2 => Reply::json(429, "slow").with_header("retry-after", "17"),
+        _ => Reply::json(500, "boom"),
+    })
+    .await;
+    let endpoints = endpoints(&stub.url(), "path = \"/\"");
+    assert_eq!(response(endpoints.call(&call(&[])).await).status, 404);
+    let (code, reason, after_ms) = failed(endpoints.call(&call(&[])).await);
+    assert_eq!((code.as_str(), after_ms), ("remote-status", None));
+    assert_eq!(reason, "endpoint \"person\": 503 Service Unavailable, body \"down\\r\\n\\u{1b}[31m\"");
+    assert_eq!(failed(endpoints.call(&call(&[])).await).2, Some(17_000));
+    assert_eq!(response(endpoints.call(&lenient()).await).status, 500);
+}
+
+#[tokio::test]
+async fn a_body_pointer_that_resolves_fails_the_attempt() {
+    let bodies = ["{\"errors\":null}", "{\"errors\":[]}", "{\"errors\":[{\"message\":\"no\"}]}", "not json", "{\"errors\":[1]}"];
+    let stub = Stub::start(move |number, _| Reply::json(200, bodies[number])).await;
+    let endpoints = endpoints(&stub.url(), "path = \"/graphql\"\nmethod = \"POST\"\nretry_pointers = [\"/errors\"]");
+    assert_eq!(response(endpoints.call(&call(&[])).await).status, 200);
+    assert_eq!(response(endpoints.call(&call(&[])).await).status, 200);
+    let (code, reason, _) = failed(endpoints.call(&call(&[])).await);
+    assert_eq!(code, "remote-body");
+    assert!(reason.contains("/errors") && reason.contains("{\"message\":\"no\"}"), "{reason}");
+    assert_eq!(response(endpoints.call(&call(&[])).await).body, "not json");
+    assert_eq!(response(endpoints.call(&lenient()).await).body, bodies[4]);
+}
+
+#[tokio::test]
+async fn redirects_are_not_followed() {
+    let trap = Stub::start(|_, _| Reply::json(200, "secret")).await;
+    let to = format!("{}/latest/meta-data", trap.url());
+    let stub = Stub::start(move |_, _| Reply::json(302, "").with_header("location", &to)).await;
+    let endpoints = endpoints(&stub.url(), "path = \"/\"");
+    let (code, reason, _) = failed(endpoints.call(&call(&[])).await);
+    assert!(code == "remote-redirect" && reason.contains("/latest/meta-data"), "{code}: {reason}");
+    assert_eq!(response(endpoints.call(&lenient()).await).status, 302);
+    assert_eq!(trap.count(), 0);
+}
+
+#[tokio::test]
+async fn hangs_drips_and_resets_end_at_the_deadline() {
+    for reply in [Reply::Hang, Reply::Drip(Duration::from_millis(5)), Reply::After(Duration::from_secs(60), Box::new(Reply::Hang))] {
+        let what = format!("{reply:?}");
+        let stub = Stub::start(move |_, _| reply.clone()).await;
+        let endpoints = endpoints(&stub.url(), "path = \"/\"\ntimeout_ms = 150\nbackoff_ms = [700]");
+        let start = Instant::now();
+        let (reason, after_ms) = away(endpoints.call(&lenient()).await);
+        assert!(start.elapsed() < Duration::from_secs(5), "{what} took {:?}", start.elapsed());
+        assert!(reason.contains("timeout_ms") && (700..=840).contains(&after_ms), "{what}: {reason}, {after_ms} ms");
+    }
+    let stub = Stub::start(|_, _| Reply::Reset).await;
+    away(endpoints(&stub.url(), "path = \"/\"").call(&call(&[])).await);
+    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (reason, _) = away(endpoints(&format!("http://{nobody}"), "path = \"/{id}\"").call(&call(&[("id", "s3cret")])).await);
+    assert!(reason.contains("refused") && !reason.contains("s3cret"), "{reason}");
+}
+
+#[tokio::test]
+async fn bodies_are_capped() {
+    let gzip = Reply::json(200, "\u{1f}pretend").with_header("content-encoding", "gzip");
+    let replies = [
+        (Reply::Huge { bytes: 1 << 30, declared: true }, Some("remote-too-large")),
+        (Reply::Huge { bytes: 1 << 30, declared: false }, Some("remote-too-large")),
+        (Reply::Huge { bytes: 10_000, declared: false }, None),
+        (Reply::Huge { bytes: 10_001, declared: true }, Some("remote-too-large")),
+        (gzip, Some("remote-encoding")),
+    ];
+    for (reply, want) in replies {
+        let what = format!("{reply:?}");
+        let stub = Stub::start(move |_, _| reply.clone()).await;
+        let called = endpoints(&stub.url(), "path = \"/\"\nbody_bytes_max = 10000").call(&call(&[])).await;
+        match want {
+            Some(code) => assert_eq!(failed(called).0, code, "{what}"),
+            None => assert_eq!(response(called).body.len(), 10_000, "{what}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_breaker_opens_and_one_probe_closes_it() {
+    let up = Arc::new(AtomicBool::new(false));
+    let is_up = up.clone();
+    let stub = Stub::start(move |_, _| if is_up.load(Ordering::SeqCst) { Reply::json(200, "{}") } else { Reply::json(500, "{}") }).await;
+    let endpoints = endpoints(&stub.url(), "path = \"/\"\nbreaker_failures = 3\nbreaker_open_ms = 60000");
+    for _ in 0..3 {
+        failed(endpoints.call(&call(&[])).await);
+    }
+    let (reason, after_ms) = away(endpoints.call(&call(&[])).await);
+    assert!(reason.contains("breaker is open after 3 failures") && (50_000..=72_000).contains(&after_ms), "{reason}, {after_ms} ms");
+    away(endpoints.call(&lenient()).await);
+    assert_eq!(stub.count(), 3, "nothing goes out while it is open");
+    let state = &endpoints.states()[0];
+    assert_eq!((state.endpoint.as_str(), state.breaker, state.failures, state.calls), ("person", "open", 3, 0));
+    assert!(state.probe_after_ms.is_some());
+
+    let endpoints = self::endpoints(&stub.url(), "path = \"/\"\nbreaker_failures = 1\nbreaker_open_ms = 1");
+    failed(endpoints.call(&call(&[])).await);
+    up.store(true, Ordering::SeqCst);
+    while !matches!(endpoints.call(&call(&[])).await, Called::Response(_)) {
+        tokio::task::yield_now().await;
+    }
+    let state = &endpoints.states()[0];
+    assert_eq!((state.breaker, state.failures, state.probe_after_ms), ("closed", 0, None));
+}
+
+#[tokio::test]
+async fn only_one_probe_is_under_way() {
+    let stub = Stub::start(|number, _| if number == 0 { Reply::json(500, "{}") } else { Reply::Hang }).await;
+    let endpoints = Arc::new(endpoints(&stub.url(), "path = \"/\"\nbreaker_failures = 1\nbreaker_open_ms = 1\ntimeout_ms = 20000"));
+    failed(endpoints.call(&call(&[])).await);
+    let prober = endpoints.clone();
+    let probe = tokio::spawn(async move {
+        loop {
+            prober.call(&call(&[])).await;
+        }
+    });
+    stub.reached(2).await;
+    assert!(away(endpoints.call(&call(&[])).await).0.contains("probe is under way"));
+    assert_eq!(endpoints.states()[0].breaker, "probing");
+    probe.abort();
+    assert!(probe.await.unwrap_err().is_cancelled());
+    // A probe that was given up frees the place for the next.
+    assert_eq!(endpoints.states()[0].breaker, "open");
+    assert_eq!(stub.count(), 2);
+}
+
+#[tokio::test]
+async fn concurrency_is_limited_and_a_full_endpoint_sends_away() {
+    let stub = Stub::start(|_, _| Reply::Hang).await;
+    let endpoints = Arc::new(endpoints(&stub.url(), "path = \"/\"\nconcurrency_max = 2\ntimeout_ms = 20000"));
+    let calls: Vec<_> = (0..5)
+        .map(|_| {
+            let endpoints = endpoints.clone();
+            tokio::spawn(async move { endpoints.call(&call(&[])).await })
+        })
+        .collect();
+    stub.reached(2).await;
+    assert_eq!(endpoints.states()[0].calls, 2);
+    assert_eq!(stub.count(), 2);
+    calls.iter().for_each(tokio::task::JoinHandle::abort);
+
+    let busy = Arc::new(self::endpoints(&stub.url(), "path = \"/\"\nconcurrency_max = 1\ntimeout_ms = 300\nbreaker_failures = 0"));
+    let holder = busy.clone();
+    let holding = tokio::spawn(async move {
+        loop {
+            holder.call(&call(&[])).await;
+        }
+    });
+    stub.reached(3).await;
+    let mut reasons = Vec::new();
+    for _ in 0..4 {
+        reasons.push(away(busy.call(&call(&[])).await).0);
+    }
+    assert!(reasons.iter().any(|reason| reason.contains("concurrency_max") || reason.contains("timeout_ms")), "{reasons:?}");
+    holding.abort();
+}
+
+#[tokio::test]
+async fn tokens_are_fetched_once_renewed_and_replaced_when_refused() {
+    let refuse_first = Arc::new(AtomicBool::new(false));
+    let refusing = refuse_first.clone();
+    let tokens = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let given = tokens.clone();
+    let stub = Stub::start(move |_, request| match request.path.as_str() {
+        "/token" => {
+            let number = given.fetch_add(1, Ordering::SeqCst);
+            Reply::json(200, &format!("{{\"access_token\":\"t{number}\",\"token_type\":\"Bearer\",\"expires_in\":3600}}"))
+        }
+        _ if refusing.load(Ordering::SeqCst) && request.header("authorization") == Some("Bearer t0") => Reply::json(401, "{}"),
+        _ => Reply::json(200, "{}"),
+    })
+    .await;
+    let auth = format!(
+        "path = \"/\"\nauth = {{ kind = \"client-credentials\", token_url = \"{}/token\", client_id = \"me\", client_secret = \"p&w\", scope = \"api://x/.default\" }}",
+        stub.url()
+    );
+    let endpoints = Arc::new(endpoints(&stub.url(), &auth));
+    let calls: Vec<_> = (0..10)
+        .map(|_| {
+            let endpoints = endpoints.clone();
+            tokio::spawn(async move { endpoints.call(&call(&[])).await })
+        })
+        .collect();
+    for call in calls {
+        assert_eq!(response(call.await.unwrap()).status, 200);
+    }
+    assert_eq!(tokens.load(Ordering::SeqCst), 1);
+    let form = stub.requests().into_iter().find(|request| request.path == "/token").unwrap();
+    let body = String::from_utf8(form.body).unwrap();
+    assert_eq!(body, "grant_type=client_credentials&client_id=me&client_secret=p%26w&scope=api%3A%2F%2Fx%2F.default");
+    refuse_first.store(true, Ordering::SeqCst);
+    assert_eq!(response(endpoints.call(&call(&[])).await).status, 200);
+    assert_eq!(tokens.load(Ordering::SeqCst), 2);
+    assert_eq!(stub.requests().last().unwrap().header("authorization"), Some("Bearer t1"));
+}
+
+#[tokio::test]
+async fn a_token_at_its_end_is_fetched_anew() {
+    let stub = Stub::start(|number, request| match request.path.as_str() {
+        "/token" => Reply::json(200, &format!("{{\"access_token\":\"t{number}\",\"expires_in\":0}}")),
+        _ => Reply::json(200, "{}"),
+    })
+    .await;
+    let auth = format!(
+        "path = \"/\"\nauth = {{ kind = \"client-credentials\", token_url = \"{}/token\", client_id = \"me\", client_secret = \"x\" }}",
+        stub.url()
+    );
+    let endpoints = endpoints(&stub.url(), &auth);
+    for _ in 0..2 {
+        assert_eq!(response(endpoints.call(&call(&[])).await).status, 200);
+    }
+    let sent: Vec<_> = stub.requests().iter().filter_map(|request| request.header("authorization").map(str::to_owned)).collect();
+    assert_eq!(sent, ["Bearer t0", "Bearer t2"]);
+}
+
+#[tokio::test]
+async fn without_a_token_the_endpoint_is_away_and_no_secret_is_told() {
+    let stub = Stub::start(|_, _| Reply::json(401, "{\"error\":\"invalid_client\",\"error_description\":\"p4ss is wrong\"}")).await;
+    let auth = format!(
+        "path = \"/\"\nauth = {{ kind = \"client-credentials\", token_url = \"{}/token\", client_id = \"me\", client_secret = \"p4ss\" }}",
+        stub.url()
+    );
+    let (reason, _) = away(endpoints(&stub.url(), &auth).call(&call(&[])).await);
+    assert!(reason.contains("invalid_client") && !reason.contains("p4ss"), "{reason}");
+    assert!(stub.requests().iter().all(|request| request.path == "/token"));
+}
+
+#[test]
+fn wrong_settings_name_their_key() {
+    for (settings, key) in [
+        ("path = \"x\"", "endpoints.person.path"),
+        ("path = \"/\"\nretry_statuses = [\"5xx\"]", "endpoints.person.retry_statuses"),
+        ("path = \"/\"\nretry_pointers = [\"errors\"]", "endpoints.person.retry_pointers"),
+        ("path = \"/\"\nheaders = { Host = \"x\" }", "endpoints.person.headers.Host"),
+        ("path = \"/\"\nconcurrency_max = 0", "endpoints.person.concurrency_max"),
+        ("path = \"/\"\nauth = { kind = \"bearer\", token = \"a\\nb\" }", "endpoints.person.auth.token"),
+    ] {
+        let config: Config = toml::from_str(&format!("base_url = \"http://localhost\"\n{settings}")).unwrap();
+        let error = Endpoints::new(&BTreeMap::from([("person".to_owned(), config)])).err().unwrap().to_string();
+        assert!(error.contains(key), "{error}");
+    }
+}

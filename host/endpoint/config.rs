@@ -30,7 +30,8 @@ pub struct Config {
     /// JSON pointers into a 2xx body; where one resolves to something but null, false, "" or [], the attempt fails.
     #[serde(default)]
     pub retry_pointers: Vec<String>,
-    /// The wait after a failed attempt or while away, in milliseconds; the last one repeats. `Retry-After` overrides it.
+    /// The wait while the endpoint is away, by failures in a row, in milliseconds; the last one repeats. A failed attempt waits what
+    /// `Retry-After` says, or by the feed's `retry.backoff_ms`.
     #[serde(default = "default_backoff_ms")]
     pub backoff_ms: Vec<u64>,
     /// Calls under way at one time.
