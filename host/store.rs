@@ -1,6 +1,9 @@
 //! The store as the rest of the house sees it: every verb is a whole transaction, judged by the store's own clock.
 //! Knows no SQL; `store/postgres` and `store/sqlite` are the only modules that do.
 
+pub mod awaited;
+pub mod changes;
+pub mod headers;
 pub mod postgres;
 pub mod sqlite;
 
@@ -129,6 +132,14 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// Everything a store does.
 pub trait Store: Schema + Leases + Inbox + Work + Reads + Settlements + Outputs + Plugins + Messages + Send + Sync {}
 impl<T: Schema + Leases + Inbox + Work + Reads + Settlements + Outputs + Plugins + Messages + Send + Sync> Store for T {}
+
+/// The longest key of an entry, index value, source key or name of these, in bytes: an index row must hold two of them.
+pub const KEY_BYTES_MAX: usize = 1_000;
+
+/// The event id of an output: the same however often the output is sent.
+pub fn event_id(message: Uuid, run: i32, ordinal: i32) -> Uuid {
+    Uuid::new_v5(&message, format!("{run}/{ordinal}").as_bytes())
+}
 
 /// Opens the store that a URL names. Does not migrate.
 pub async fn open(config: &Config, _clock: Clock) -> Result<Arc<dyn Store>> {
@@ -416,6 +427,8 @@ pub struct Settled {
     pub key_hash: KeyHash,
     /// Everything it read, answers and waits included, with the settlement each was read at.
     pub reads: Vec<Read>,
+    /// The plugin that made its outputs; they carry it as provenance.
+    pub activation: Option<i64>,
     /// What goes out.
     pub outputs: Vec<Output>,
     /// What the plugin remembers. Writes of equal bytes and indexes change nothing.

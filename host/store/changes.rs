@@ -1,0 +1,193 @@
+//! What the writes of a settlement change, given what is stored: pure, the same for both stores.
+//! Knows no SQL; a store reads the stored forms, asks here, and writes the answer.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use bytes::Bytes;
+
+use super::Settled;
+use super::awaited::{Awaited, Touched};
+use crate::message::{KeyHash, Status};
+use crate::plugin::Write;
+
+/// The stored form of an entry, without its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Hash of value and indexes; [`REMOVED`] where there is none.
+    pub content: KeyHash,
+    /// Its index pairs as text.
+    pub indexes: Option<String>,
+}
+
+/// The content of an entry that does not exist, or not any more.
+pub const REMOVED: KeyHash = KeyHash([0; 16]);
+
+/// An entry as it is to be stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change<'a> {
+    /// The collection.
+    pub collection: &'a str,
+    /// The key.
+    pub key: &'a str,
+    /// The value; `None` is a removal.
+    pub value: Option<&'a Bytes>,
+    /// Hash of value and indexes.
+    pub content: KeyHash,
+    /// Its index pairs as text; `None` for none.
+    pub indexes: Option<String>,
+    /// Index rows to be stored under the new version: name, value, removed.
+    pub pairs: Vec<(String, String, bool)>,
+}
+
+/// All changes of a settlement.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes<'a> {
+    /// Entries to store, each once.
+    pub entries: Vec<Change<'a>>,
+    /// What changed, with the index into `settled` of the last message that changed it.
+    pub touched: HashMap<Touched, usize>,
+}
+
+impl<'a> Changes<'a> {
+    /// The changes of some writes, in the order of serialisation. Later writes win; equal ones change nothing.
+    pub fn of(writes: impl IntoIterator<Item = (usize, &'a Write)>, stored: &HashMap<(String, String), Stored>) -> Self {
+        let mut changes = Self::default();
+        let mut places: HashMap<(&'a str, &'a str), Place<'a>> = HashMap::new();
+        let mut order = Vec::new();
+        for (index, write) in writes {
+            let place = places.entry((&write.collection, &write.key)).or_insert_with(|| {
+                order.push((write.collection.as_str(), write.key.as_str()));
+                Place::new(stored.get(&(write.collection.clone(), write.key.clone())))
+            });
+            if place.write(write) {
+                let pairs = place.pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+                for touched in Touched::by_entry(&write.collection, &write.key, pairs) {
+                    changes.touched.insert(touched, index);
+                }
+            }
+        }
+        for (collection, key) in order {
+            let place = places.remove(&(collection, key)).expect("it was put there");
+            let Some(write) = place.last else { continue };
+            let now: HashSet<(String, String)> = pairs_of(place.indexes.as_deref()).into_iter().collect();
+            let pairs =
+                place.pairs.into_iter().map(|pair| (!now.contains(&pair), pair)).map(|(removed, (name, value))| (name, value, removed));
+            changes.entries.push(Change {
+                collection,
+                key,
+                value: write.value.as_ref(),
+                content: place.content,
+                indexes: place.indexes,
+                pairs: pairs.collect(),
+            });
+        }
+        changes
+    }
+
+    /// Whether a message that begins to wait in this settlement is woken by a later message of it.
+    pub fn wakes(&self, index: usize, settled: &Settled) -> bool {
+        let Some(work) = settled.work.as_ref().filter(|work| work.status == Status::Waiting) else { return false };
+        // Settlements with both waits and writes are small on one side; a plain walk is enough, but exact things are looked up.
+        work.waits.iter().filter_map(Awaited::of).any(|awaited| match awaited.prefix {
+            None => self.touched.get(&Touched { hash: awaited.hash, value: None }).is_some_and(|last| *last > index),
+            Some(_) => self.touched.iter().any(|(touched, last)| *last > index && awaited.is_touched_by(touched)),
+        })
+    }
+}
+
+/// An entry while the writes of a settlement go over it.
+struct Place<'a> {
+    content: KeyHash,
+    indexes: Option<String>,
+    /// Every pair it had before or between.
+    pairs: BTreeSet<(String, String)>,
+    last: Option<&'a Write>,
+}
+
+impl<'a> Place<'a> {
+    fn new(stored: Option<&Stored>) -> Self {
+        let (content, indexes) = stored.map_or((REMOVED, None), |stored| (stored.content, stored.indexes.clone()));
+        let pairs = pairs_of(indexes.as_deref()).into_iter().collect();
+        Self { content, indexes, pairs, last: None }
+    }
+
+    /// Whether the write changed something.
+    fn write(&mut self, write: &'a Write) -> bool {
+        let indexes = if write.value.is_some() { indexes_text(&write.indexes) } else { None };
+        let content = content(write.value.as_ref(), indexes.as_deref());
+        if content == self.content {
+            return false;
+        }
+        self.pairs.extend(pairs_of(indexes.as_deref()));
+        (self.content, self.indexes, self.last) = (content, indexes, Some(write));
+        true
+    }
+}
+
+/// The index pairs of an entry as text: sorted, each once, JSON; `None` for none.
+pub fn indexes_text(pairs: &[(String, String)]) -> Option<String> {
+    if pairs.is_empty() {
+        return None;
+    }
+    let sorted: BTreeSet<&(String, String)> = pairs.iter().collect();
+    Some(serde_json::to_string(&sorted).expect("pairs of strings are JSON"))
+}
+
+/// The index pairs of a stored text.
+pub fn pairs_of(indexes: Option<&str>) -> Vec<(String, String)> {
+    indexes.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
+
+/// The hash of a value and its indexes: equal ones are no change.
+pub fn content(value: Option<&Bytes>, indexes: Option<&str>) -> KeyHash {
+    value.map_or(REMOVED, |value| KeyHash::of_parts(&[value, indexes.unwrap_or_default().as_bytes()]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(key: &str, value: Option<&'static str>, indexes: &[(&str, &str)]) -> Write {
+        Write {
+            collection: "c".into(),
+            key: key.into(),
+            value: value.map(|value| Bytes::from_static(value.as_bytes())),
+            indexes: indexes.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+        }
+    }
+
+    fn stored(write: &Write) -> HashMap<(String, String), Stored> {
+        let indexes = indexes_text(&write.indexes);
+        let content = content(write.value.as_ref(), indexes.as_deref());
+        HashMap::from([((write.collection.clone(), write.key.clone()), Stored { content, indexes })])
+    }
+
+    #[test]
+    fn equal_writes_and_removals_of_nothing_change_nothing() {
+        let same = write("a", Some("1"), &[("y", "2"), ("x", "1")]);
+        let turned = write("a", Some("1"), &[("x", "1"), ("y", "2"), ("x", "1")]);
+        let nothing = write("b", None, &[]);
+        assert_eq!(Changes::of([(0, &turned), (1, &nothing)], &stored(&same)), Changes::default());
+    }
+
+    #[test]
+    fn the_last_write_wins_and_old_index_values_are_removed() {
+        let (old, first, last) =
+            (write("a", Some("0"), &[("x", "0")]), write("a", Some("1"), &[("x", "1")]), write("a", Some("2"), &[("x", "2")]));
+        let stored = stored(&old);
+        let changes = Changes::of([(3, &first), (5, &last)], &stored);
+        assert_eq!(changes.entries.len(), 1);
+        assert_eq!(changes.entries[0].value.unwrap(), "2");
+        let pairs = [("x".into(), "0".into(), true), ("x".into(), "1".into(), true), ("x".into(), "2".into(), false)];
+        assert_eq!(changes.entries[0].pairs, pairs);
+        assert_eq!(changes.touched.values().copied().collect::<BTreeSet<_>>(), BTreeSet::from([5]));
+    }
+
+    #[test]
+    fn there_and_back_is_a_change() {
+        let old = write("a", Some("0"), &[]);
+        let there = write("a", Some("1"), &[]);
+        let changes = Changes::of([(0, &there), (1, &old)], &stored(&old));
+        assert_eq!(changes.entries.len(), 1, "whoever read the value between must be told");
+    }
+}
