@@ -1,6 +1,125 @@
-//! The command line: one file per subcommand.
+//! The command line: one file per subcommand. Data goes to stdout, everything else to stderr; exit codes are those of `Exit`.
+//! The only module that knows clap.
+
+mod completions;
+mod init;
+mod listing;
+mod messages;
+mod migrate;
+mod plugins;
+mod report;
+pub mod shell;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::telemetry::LogFormat;
+use shell::Shell;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Ok,
+    /// Done, and it found something: a difference, a failed check.
+    Findings,
+    /// The command line or the config is wrong.
+    Usage,
+    /// The database, the broker, a file or the machine does not do what is needed.
+    Environment,
+    /// Refused by policy: a component that is not taken, capabilities that nobody allowed.
+    Refused,
+}
+
+impl Exit {
+    /// The number that the process ends with.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Findings => 1,
+            Self::Usage => 2,
+            Self::Environment => 3,
+            Self::Refused => 4,
+        }
+    }
+}
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 done, 1 findings, 2 usage or config, 3 environment (database, broker, files), 4 refused by policy.";
+
+/// Persists every message and translates it in sandboxed WebAssembly plugins.
+#[derive(Parser)]
+#[command(name = "tolk", version, after_help = AFTER_HELP, arg_required_else_help = true, subcommand_required = true, disable_help_subcommand = true)]
+struct Cli {
+    /// The config file
+    #[arg(long, global = true, value_name = "FILE", env = "TOLK_CONFIG", default_value = "tolk.toml")]
+    config: PathBuf,
+    /// How log lines on stderr look
+    #[arg(long, global = true, value_name = "FORMAT", env = "TOLK_LOG_FORMAT", default_value = "text", value_parser = log_format())]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write a commented, working config
+    Init(init::Args),
+    /// Bring the tables of the store up to this version
+    Migrate(migrate::Args),
+    /// List stored plugins and where they are active
+    Plugins(plugins::Args),
+    /// List messages, or show one with all that became of it
+    Messages(messages::Args),
+    /// Print a completion script
+    Completions(completions::Args),
+}
+
+fn log_format() -> impl TypedValueParser<Value = LogFormat> {
+    PossibleValuesParser::new(["text", "json"]).map(|word| if word == "json" { LogFormat::Json } else { LogFormat::Text })
+}
 
 /// Runs the command line of this process.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::from(2)
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A help text into a closed pipe is no error.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    crate::telemetry::start(cli.log_format);
+    let shell = Shell { config_path: cli.config };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report::failed(&anyhow::Error::new(error).context("start the threads of this process")),
+    };
+    match runtime.block_on(dispatch(cli.command, &shell)) {
+        Ok(exit) => ExitCode::from(exit.code()),
+        Err(error) => report::failed(&error),
+    }
+}
+
+async fn dispatch(command: Command, shell: &Shell) -> anyhow::Result<Exit> {
+    match command {
+        Command::Init(args) => init::run(args, shell),
+        Command::Migrate(args) => migrate::run(args, shell).await,
+        Command::Plugins(args) => plugins::run(args, shell).await,
+        Command::Messages(args) => messages::run(args, shell).await,
+        Command::Completions(args) => completions::run(&args, &mut Cli::command()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
 }
