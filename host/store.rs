@@ -4,6 +4,7 @@
 pub mod awaited;
 pub mod changes;
 pub mod headers;
+pub mod migrations;
 pub mod postgres;
 pub mod sqlite;
 
@@ -149,7 +150,7 @@ pub async fn open(config: &Config, _clock: Clock) -> Result<Arc<dyn Store>> {
 
 // ---------------------------------------------------------------- schema
 
-/// The tables and their versions.
+/// The tables and their versions, which stand in the table `schema_version (version, name, applied_ms)`.
 #[async_trait]
 pub trait Schema {
     /// Applies what is missing, forward only; returns the names of what was applied. Safe to call from many hosts at once.
@@ -227,7 +228,7 @@ pub trait Leases {
     /// Registers feeds (name, lanes) and targets, making what is missing; returns the feeds' numbers in the order given.
     /// The number of lanes of a known feed stays as it was; it is returned.
     async fn register(&self, feeds: &[(String, u16)], targets: &[String]) -> Result<Vec<(FeedId, u16)>>;
-    /// Registers a host and starts its lease. SQLite refuses while another host lives.
+    /// Registers a host and starts its lease. SQLite refuses while another host lives. Tables of another version are refused.
     async fn join(&self, name: &str, lease_ms: u64) -> Result<Host>;
     /// Prolongs the lease; false: it had expired and somebody may have taken over, so join again.
     async fn renew(&self, host: &Host, lease_ms: u64) -> Result<bool>;
@@ -315,7 +316,8 @@ pub struct WorkRow {
     pub reason: String,
     /// The plugin that judged it last.
     pub activation: Option<i64>,
-    /// The requests it waits for (`Entry`, `Entries`, `KnownId`, `KeyOf`); replaced with the row.
+    /// The requests it waits for (`Entry`, `Entries`, `KnownId`, `KeyOf`); replaced with the row. A row that is woken becomes `Pending`, due
+    /// now, cause `Woken`, and waits for nothing any more.
     pub waits: Vec<Request>,
 }
 
