@@ -1,1 +1,5 @@
-//! To be filled.
+//! The plugin harness: runs one component against captured messages and stored answers, offline, and compares.
+
+pub mod diff;
+pub mod fields;
+pub mod form;
