@@ -445,8 +445,6 @@ pub struct Settled {
     pub end: Option<End>,
     /// Its answers, compressed, where the feed keeps them.
     pub answers: Option<Bytes>,
-    /// The plugin that judged it: its outputs carry it. `None`: no plugin did.
-    pub activation: Option<i64>,
 }
 
 /// A read that a settlement depends on.
