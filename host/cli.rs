@@ -1,13 +1,18 @@
 //! The command line: one file per subcommand. Data goes to stdout, everything else to stderr; exit codes are those of `Exit`.
 //! The only module that knows clap.
 
+mod activate;
 mod completions;
+mod doctor;
 mod init;
 mod listing;
 mod messages;
 mod migrate;
 mod plugins;
+mod push;
+mod reference;
 mod report;
+mod rollback;
 pub mod shell;
 
 use std::path::PathBuf;
@@ -70,6 +75,14 @@ enum Command {
     Init(init::Args),
     /// Bring the tables of the store up to this version
     Migrate(migrate::Args),
+    /// Check config, store, brokers, plugins and endpoints, and say how to mend what is wrong
+    Doctor(doctor::Args),
+    /// Validate components, compile and store them
+    Push(push::Args),
+    /// Make a plugin the active one of a feed and table, while messages flow
+    Activate(activate::Args),
+    /// Go back to what was active before
+    Rollback(rollback::Args),
     /// List stored plugins and where they are active
     Plugins(plugins::Args),
     /// List messages, or show one with all that became of it
@@ -108,6 +121,10 @@ async fn dispatch(command: Command, shell: &Shell) -> anyhow::Result<Exit> {
     match command {
         Command::Init(args) => init::run(args, shell),
         Command::Migrate(args) => migrate::run(args, shell).await,
+        Command::Doctor(args) => doctor::run(args, shell).await,
+        Command::Push(args) => push::run(args, shell).await,
+        Command::Activate(args) => activate::run(args, shell).await,
+        Command::Rollback(args) => rollback::run(args, shell).await,
         Command::Plugins(args) => plugins::run(args, shell).await,
         Command::Messages(args) => messages::run(args, shell).await,
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),

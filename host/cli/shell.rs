@@ -78,3 +78,9 @@ impl Stop {
         self
     }
 }
+
+/// Whose name stands in the history: the one given, or the user of this process.
+pub fn who(given: Option<String>) -> String {
+    let variables = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
+    given.or(variables).unwrap_or_else(|| "unknown".to_owned())
+}

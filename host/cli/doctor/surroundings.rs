@@ -1,0 +1,80 @@
+//! The doctor's look at what the host stands on: the store, the brokers with their topics, the files.
+
+use std::cmp::Ordering;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Report;
+use crate::config::Config;
+use crate::store::{self, Clock, Store};
+use crate::{feed, sink};
+
+/// Looks at the store; `Some` if its tables can be read.
+pub(super) async fn store(config: &Config, report: &mut Report) -> Option<Arc<dyn Store>> {
+    let place = store::masked(&config.store.url);
+    let looked = async {
+        let store = store::open(&config.store, Clock::Database).await?;
+        let about = store.about().await?;
+        let versions = store.schema_version().await?;
+        Ok::<_, store::Error>((store, about, versions))
+    };
+    match looked.await {
+        Err(error) => {
+            let mend = if error.is_transient() { "start the database, or mend store.url" } else { "mend [store] in the config" };
+            report.away("store", error.to_string(), mend);
+            None
+        }
+        Ok((store, about, (found, known))) => {
+            report.ok("store", format!("{place}: {about}"));
+            match found.cmp(&known) {
+                Ordering::Equal => {
+                    report.ok("tables", format!("at version {found}"));
+                    return Some(store);
+                }
+                Ordering::Less if found == 0 => report.fail("tables", "are not there yet", "tolk migrate"),
+                Ordering::Less => report.fail("tables", format!("are at version {found}, this binary needs {known}"), "tolk migrate"),
+                Ordering::Greater => {
+                    report.fail("tables", format!("are at version {found}, this binary knows {known}"), "use a newer tolk");
+                }
+            }
+            None
+        }
+    }
+}
+
+/// Looks at the files of feeds and targets.
+pub(super) fn files(config: &Config, report: &mut Report) {
+    for (name, settings) in &config.feeds {
+        let feed::SourceConfig::File { path, follow } = &settings.source else { continue };
+        let what = format!("feed {name}");
+        match std::fs::File::open(path) {
+            Ok(_) => report.ok(what, format!("{} can be read", path.display())),
+            Err(error) => {
+                let mend = if *follow {
+                    "put captured messages there, one a line; `run` waits for it"
+                } else {
+                    "put captured messages there, one a line"
+                };
+                report.away(what, format!("{} cannot be read: {error}", path.display()), mend);
+            }
+        }
+    }
+    for (name, settings) in &config.targets {
+        let sink::Config::File { path } = settings else { continue };
+        let what = format!("target {name}");
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        match std::fs::metadata(folder) {
+            Ok(found) if found.is_dir() && !found.permissions().readonly() => {
+                report.ok(what, format!("{} can be appended to", path.display()))
+            }
+            Ok(_) => report.away(
+                what,
+                format!("{} is no folder that can be written to", folder.display()),
+                "mend its rights or the target's path",
+            ),
+            Err(error) => {
+                report.away(what, format!("{} cannot be used: {error}", folder.display()), "make the folder, or mend the target's path")
+            }
+        }
+    }
+}
