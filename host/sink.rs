@@ -3,10 +3,42 @@
 pub mod file;
 pub mod kafka;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::config::KafkaConfig;
 use crate::store::OutputRow;
+
+/// A sink that cannot be used as it is configured: the target, and what to mend.
+#[derive(Debug, thiserror::Error)]
+#[error("open target {target}: {reason}")]
+pub struct Error {
+    /// The target's name.
+    pub target: String,
+    /// What is wrong and what to do.
+    pub reason: String,
+}
+
+/// The sink of a target; nothing is sent yet. `kafka` is the config's clusters: targets of one cluster share a producer.
+pub fn open(target: &str, config: &Config, kafka: &BTreeMap<String, KafkaConfig>) -> Result<Arc<dyn Sink>, Error> {
+    let wrong = |reason: String| Error { target: target.to_owned(), reason };
+    match config {
+        Config::File { path } => {
+            let sink =
+                file::FileSink::open(path).map_err(|error| wrong(format!("{}: {error}; see targets.{target}.path", path.display())))?;
+            Ok(Arc::new(sink))
+        }
+        Config::Kafka { cluster, topic } => {
+            let found = kafka
+                .get(cluster)
+                .ok_or_else(|| wrong(format!("targets.{target}.cluster names `{cluster}`, but there is no [kafka.{cluster}]")))?;
+            Ok(Arc::new(kafka::KafkaSink::new(cluster, found, topic).map_err(wrong)?))
+        }
+    }
+}
 
 /// A target: `[targets.NAME]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -27,6 +59,8 @@ pub enum Config {
 }
 
 /// What became of an output.
+///
+/// A refused output holds back later ones of its key: a sink reports these as refused too, where it has not sent them yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sent {
     /// The sink has it, durably.

@@ -1,11 +1,31 @@
 //! Where messages come from. A source hands over bytes and positions; it never decides what is done with them.
 
+mod ahead;
+pub mod captured;
 pub mod file;
 pub mod kafka;
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 
+use crate::config::KafkaConfig;
+use crate::feed::SourceConfig;
 use crate::message::{Captured, Position};
+
+/// The source of a feed, not reading yet. `kafka` is the config's clusters.
+pub fn open(feed: &str, config: &SourceConfig, kafka: &BTreeMap<String, KafkaConfig>) -> Result<Box<dyn Source>, Error> {
+    match config {
+        SourceConfig::File { path, follow } => Ok(Box::new(file::FileSource::new(path, *follow))),
+        SourceConfig::Kafka { cluster, topic } => {
+            let found = kafka.get(cluster).ok_or_else(|| Error::Wrong {
+                place: format!("topic {topic}"),
+                reason: format!("feeds.{feed}.source.cluster names `{cluster}`, but there is no [kafka.{cluster}]"),
+            })?;
+            Ok(Box::new(kafka::KafkaSource::new(feed, cluster, found, topic)?))
+        }
+    }
+}
 
 /// What a source can fail with.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,316 @@
+//! The thread that reads a topic: checks the positions it is given against what the broker holds, assigns once, then hands over what it
+//! polls in bundles. A full channel stops the polling, and that stops the fetching. Knows nothing of the store.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rdkafka::ClientConfig;
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::topic_partition_list::Offset;
+use tokio::sync::{mpsc, oneshot};
+
+use super::super::ahead::Bundle;
+use super::super::{Batch, Error};
+use super::settings::{self, Quiet};
+use crate::message::{Captured, Headers, Position};
+
+const ASK_TIMEOUT: Duration = Duration::from_secs(8);
+const POLL: Duration = Duration::from_millis(100);
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
+/// A broker that has just started may not know yet what it holds: what it denies is asked again.
+const ASK_AGAIN: [Duration; 3] = [Duration::from_millis(200), Duration::from_millis(600), Duration::from_millis(1_500)];
+
+/// What a thread is to read.
+pub(super) struct Plan {
+    pub(super) feed: String,
+    pub(super) topic: String,
+    pub(super) place: String,
+    pub(super) settings: ClientConfig,
+    pub(super) positions: Vec<Position>,
+    pub(super) committed: Arc<Mutex<Vec<Position>>>,
+}
+
+/// Reads until the receiver is gone or an error needs a new start.
+pub(super) fn run(plan: Plan, started: oneshot::Sender<Result<(), Error>>, sender: &mpsc::Sender<Result<Batch, Error>>) {
+    match Reader::start(plan) {
+        Err(error) => {
+            // Nobody listens any more: nobody is to be told.
+            let _ = started.send(Err(error));
+        }
+        Ok(mut reader) => {
+            if started.send(Ok(())).is_ok() {
+                reader.read(sender);
+            }
+        }
+    }
+}
+
+struct Reader {
+    plan: Plan,
+    consumer: BaseConsumer<Quiet>,
+    partitions: i32,
+    /// The offset that is due next, of each partition that has one.
+    next: BTreeMap<i32, i64>,
+    refresh_every: Duration,
+    refreshed: Instant,
+    committed: Instant,
+    is_away: bool,
+}
+
+impl Reader {
+    fn start(plan: Plan) -> Result<Self, Error> {
+        let consumer: BaseConsumer<Quiet> = plan
+            .settings
+            .create_with_context(Quiet)
+            .map_err(|error| Error::Wrong { place: plan.place.clone(), reason: settings::refused("cluster", &error) })?;
+        let refresh_ms = plan.settings.get("topic.metadata.refresh.interval.ms").and_then(|ms| ms.parse().ok()).unwrap_or(30_000);
+        let now = Instant::now();
+        let mut reader = Self {
+            plan,
+            consumer,
+            partitions: 0,
+            next: BTreeMap::new(),
+            refresh_every: Duration::from_millis(refresh_ms),
+            refreshed: now,
+            committed: now,
+            is_away: false,
+        };
+        reader.partitions = reader.count_partitions()?;
+        // Offset 0 was never passed: it is the beginning, wherever retention has moved that by now.
+        reader.next = reader.plan.positions.iter().filter(|at| at.next_offset > 0).map(|at| (at.partition, at.next_offset)).collect();
+        reader.check_positions()?;
+        reader.consumer.assign(&reader.list(0)).map_err(|error| reader.away(error.to_string()))?;
+        Ok(reader)
+    }
+
+    fn read(&mut self, sender: &mpsc::Sender<Result<Batch, Error>>) {
+        while !sender.is_closed() {
+            let mut bundle = Bundle::default();
+            let mut failed = self.look_for_partitions().err();
+            let mut wait = POLL;
+            while failed.is_none() && !bundle.is_full() {
+                match self.consumer.poll(wait) {
+                    None => break,
+                    Some(Ok(message)) => {
+                        let message = captured(&message);
+                        self.is_away = false;
+                        // The client may fetch twice around a reconnection.
+                        if self.next.get(&message.partition).is_none_or(|next| message.offset >= *next) {
+                            self.next.insert(message.partition, message.offset + 1);
+                            bundle.push(message);
+                        }
+                    }
+                    Some(Err(error)) => failed = self.judge(&error),
+                }
+                wait = Duration::ZERO;
+            }
+            if !bundle.is_empty() && sender.blocking_send(Ok(Batch { messages: bundle.take(), ended: false })).is_err() {
+                return;
+            }
+            if let Some(error) = failed {
+                let goes_on = matches!(error, Error::Away { .. }) && self.is_away;
+                if sender.blocking_send(Err(error)).is_err() || !goes_on {
+                    return;
+                }
+            }
+            self.commit();
+        }
+    }
+
+    /// What the loop must hear of an error event. After any but "all brokers down" the thread ends and is to be started again.
+    fn judge(&mut self, error: &KafkaError) -> Option<Error> {
+        use RDKafkaErrorCode as Code;
+        if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
+            return Some(self.away(format!("the client has to be started again: {error}")));
+        }
+        match error.rdkafka_error_code() {
+            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::LogTruncation) => Some(
+                self.check_positions().err().unwrap_or_else(|| self.away("a partition has to be read again from its position".to_owned())),
+            ),
+            Some(Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition) => {
+                Some(self.away("the broker no longer knows the topic".to_owned()))
+            }
+            Some(code @ (Code::Authentication | Code::SaslAuthenticationFailed | Code::TopicAuthorizationFailed)) => {
+                Some(self.wrong(format!("{code}; see the cluster's properties and the topic's access list")))
+            }
+            Some(Code::AllBrokersDown) if self.is_away => None,
+            Some(Code::AllBrokersDown) => {
+                self.is_away = true;
+                Some(self.away("no broker answers".to_owned()))
+            }
+            // The client mends these itself; when none is left it says that all are down.
+            Some(Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut | Code::RequestTimedOut) => None,
+            // Reading needs no group.
+            Some(Code::GroupAuthorizationFailed | Code::CoordinatorNotAvailable | Code::NotCoordinator) => None,
+            _ => Some(self.away(error.to_string())),
+        }
+    }
+
+    /// The number of the topic's partitions. A topic that stays unknown is a wrong setting.
+    fn count_partitions(&self) -> Result<i32, Error> {
+        let mut again = ASK_AGAIN.iter();
+        loop {
+            let metadata = self.consumer.fetch_metadata(Some(&self.plan.topic), ASK_TIMEOUT);
+            let topic = metadata.as_ref().ok().and_then(|metadata| metadata.topics().first());
+            let code = match (&metadata, topic) {
+                (Err(error), _) => error.rdkafka_error_code(),
+                (Ok(_), Some(topic)) => topic.error().map(RDKafkaErrorCode::from),
+                (Ok(_), None) => Some(RDKafkaErrorCode::UnknownTopicOrPartition),
+            };
+            let missing = match code {
+                None => match topic.map_or(0, |topic| topic.partitions().len()) {
+                    0 => true,
+                    partitions => return Ok(i32::try_from(partitions).expect("Kafka counts partitions in 32 bits")),
+                },
+                Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::InvalidTopic) => true,
+                Some(RDKafkaErrorCode::LeaderNotAvailable) => true,
+                Some(code @ (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::SaslAuthenticationFailed)) => {
+                    return Err(self.wrong(format!("{code}; see the cluster's properties and the topic's access list")));
+                }
+                Some(code) => return Err(self.unreachable(code)),
+            };
+            match again.next() {
+                Some(pause) if missing => thread::sleep(*pause),
+                _ => {
+                    let advice = format!("the topic does not exist; create it, or mend feeds.{}.source.topic", self.plan.feed);
+                    return Err(self.wrong(advice));
+                }
+            }
+        }
+    }
+
+    /// The reason why nothing answers, which the client tells only as events.
+    fn unreachable(&self, code: RDKafkaErrorCode) -> Error {
+        let told = std::iter::from_fn(|| self.consumer.poll(Duration::ZERO)).take(100).filter_map(Result::err);
+        if let Some(denied) = told.filter_map(|error| error.rdkafka_error_code()).find(|code| *code == RDKafkaErrorCode::Authentication) {
+            return self.wrong(format!("{denied}; see the cluster's properties"));
+        }
+        self.away(format!("no broker answers: {code}"))
+    }
+
+    /// Whether the broker still holds what is due next, in every partition that has been read before.
+    fn check_positions(&self) -> Result<(), Error> {
+        for (&partition, &due) in &self.next {
+            let mut again = ASK_AGAIN.iter();
+            loop {
+                let (low, high) = if partition < self.partitions {
+                    let held = self.consumer.fetch_watermarks(&self.plan.topic, partition, ASK_TIMEOUT);
+                    held.map_err(|error| self.away(format!("partition {partition} does not tell what it holds: {error}")))?
+                } else {
+                    (0, 0)
+                };
+                if (low..=high).contains(&due) {
+                    break;
+                }
+                match again.next() {
+                    Some(pause) => thread::sleep(*pause),
+                    None => return Err(self.gap(partition, due, low, high)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn gap(&self, partition: i32, due: i64, low: i64, high: i64) -> Error {
+        let what = if due < low {
+            format!("the topic begins at {low}: what lies between was deleted before it was read")
+        } else {
+            format!("the topic ends at {high}: it was made anew or cut")
+        };
+        let reason =
+            format!("{what}; nothing is skipped by itself: restore the topic, or give the feed another name to read it from its beginning");
+        Error::Gap { place: self.plan.place.clone(), partition, offset: due, reason }
+    }
+
+    /// Takes up partitions that were added, from their beginning.
+    fn look_for_partitions(&mut self) -> Result<(), Error> {
+        if self.refreshed.elapsed() < self.refresh_every {
+            return Ok(());
+        }
+        self.refreshed = Instant::now();
+        // Best effort: what goes wrong here shows where messages are read.
+        let Ok(metadata) = self.consumer.fetch_metadata(Some(&self.plan.topic), ASK_TIMEOUT) else { return Ok(()) };
+        let count = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+        let count = i32::try_from(count).expect("Kafka counts partitions in 32 bits");
+        if count > self.partitions {
+            let from = std::mem::replace(&mut self.partitions, count);
+            tracing::info!(
+                feed = self.plan.feed,
+                topic = self.plan.topic,
+                from,
+                to = count,
+                "the topic has more partitions: read from their beginning"
+            );
+            self.consumer.incremental_assign(&self.list(from)).map_err(|error| self.away(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// The assignment of the partitions from `first` on.
+    fn list(&self, first: i32) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for partition in first..self.partitions {
+            let offset = self.next.get(&partition).map_or(Offset::Beginning, |next| Offset::Offset(*next));
+            list.add_partition_offset(&self.plan.topic, partition, offset).expect("an offset from 0 on is valid");
+        }
+        list
+    }
+
+    /// Commits what the store holds, for lag tools only: best effort.
+    fn commit(&mut self) {
+        if self.committed.elapsed() < COMMIT_EVERY {
+            return;
+        }
+        self.committed = Instant::now();
+        let positions = std::mem::take(&mut *self.plan.committed.lock().expect("no holder panics"));
+        if positions.is_empty() {
+            return;
+        }
+        let mut list = TopicPartitionList::new();
+        for at in positions.iter().filter(|at| at.next_offset >= 0) {
+            list.add_partition_offset(&self.plan.topic, at.partition, Offset::Offset(at.next_offset))
+                .expect("an offset from 0 on is valid");
+        }
+        if let Err(error) = self.consumer.commit(&list, CommitMode::Async) {
+            tracing::debug!(feed = self.plan.feed, %error, "group offsets are not committed");
+        }
+    }
+
+    fn away(&self, reason: String) -> Error {
+        Error::Away { place: self.plan.place.clone(), reason }
+    }
+
+    fn wrong(&self, reason: String) -> Error {
+        Error::Wrong { place: self.plan.place.clone(), reason }
+    }
+}
+
+fn captured(message: &BorrowedMessage<'_>) -> Captured {
+    Captured {
+        partition: message.partition(),
+        offset: message.offset(),
+        key: message.key().map(Bytes::copy_from_slice),
+        payload: message.payload().map(Bytes::copy_from_slice),
+        headers: headers(message),
+        timestamp_ms: message.timestamp().to_millis(),
+    }
+}
+
+fn headers(message: &BorrowedMessage<'_>) -> Headers {
+    let Some(headers) = message.headers() else { return Vec::new() };
+    let one = |index| {
+        let header = headers.get(index);
+        (header.key.to_owned(), header.value.map(Bytes::copy_from_slice))
+    };
+    // The wrapper panics on a name that is not UTF-8, which Kafka's protocol forbids and some clients send all the same. Such a header is
+    // unreadable; the message must not be.
+    let read = |index| catch_unwind(AssertUnwindSafe(|| one(index))).unwrap_or_else(|_| ("\u{fffd}".to_owned(), None));
+    (0..headers.count()).map(read).collect()
+}
