@@ -2,13 +2,14 @@
 
 use std::fmt;
 
+use serde::Serialize;
 use serde_json::Value;
 
 /// Characters of a value that a difference shows.
 const SHOWN: usize = 200;
 
 /// One place where two values differ.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Difference {
     /// Where, in the syntax of `Pattern`.
     pub path: String,
