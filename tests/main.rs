@@ -1,5 +1,7 @@
 //! The one integration-test binary: each module is a story, `support` holds what they share.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 mod support;
 
 mod acceptance;

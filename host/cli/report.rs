@@ -77,16 +77,15 @@ fn next(error: &anyhow::Error) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry;
 
     #[test]
     fn a_chain_says_nothing_twice_and_keeps_its_exit_code() {
-        let away = store::Error::Away { place: "h:1".to_owned(), source: sqlx::Error::PoolTimedOut };
-        let error = anyhow::Error::new(away).context("list plugins");
-        let lines = told(&error);
-        assert_eq!(lines.len(), 2, "{lines:?}");
-        assert!(lines[1].starts_with("reach the store at h:1"), "{lines:?}");
+        let in_use = || store::Error::InUse { path: "tolk.db".to_owned(), other: "h1".to_owned() };
+        let error = anyhow::Error::new(registry::Error::Store(in_use())).context(format!("look: {}", in_use())).context("list plugins");
+        assert_eq!(told(&error).len(), 2, "{:?}", told(&error));
+        assert!(told(&error)[1].contains("open tolk.db"), "{:?}", told(&error));
         assert_eq!(exit(&error), Exit::Environment);
-        assert!(next(&error).is_some_and(|next| next.contains("tolk doctor")));
         let stop = anyhow::Error::new(Stop::refused("activate it").next("ask"));
         assert_eq!((exit(&stop), next(&stop).as_deref()), (Exit::Refused, Some("ask")));
     }

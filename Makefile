@@ -1,0 +1,23 @@
+# The few commands of this project; `make help` lists them. Needs a Rust toolchain, a C compiler and make.
+
+CARGO ?= cargo
+WASM := wasm32-unknown-unknown
+
+.DEFAULT_GOAL := help
+.PHONY: help lint test demo acceptance bench wasm-target
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+lint: ## Format, clippy, licences and advisories (cargo-deny where it is installed)
+	$(CARGO) fmt --all --check
+	$(CARGO) lint
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --all-features check; \
+	else echo "cargo-deny is not installed, so licences and advisories were not checked: cargo install --locked cargo-deny"; fi
+
+test: wasm-target ## Run every test; starts a PostgreSQL and a Kafka of its own
+	$(CARGO) test --workspace --locked
+
+# What plugins are compiled for. Toolchains without rustup bring their own targets.
+wasm-target:
+	@if command -v rustup >/dev/null 2>&1 && ! rustup target list --installed | grep -qx $(WASM); then rustup target add $(WASM); fi
