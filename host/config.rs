@@ -6,11 +6,11 @@ pub mod load;
 pub mod nearest;
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::plugin::Limits;
+pub use crate::source::KafkaConfig;
 use crate::{endpoint, feed, runtime, sink, store};
 
 /// A whole config, `tolk.toml`.
@@ -80,24 +80,6 @@ impl Default for HostConfig {
             memory_bytes_max: 256 << 20,
             stop_ms_max: 25_000,
         }
-    }
-}
-
-/// A Kafka cluster: `[kafka.NAME]`.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KafkaConfig {
-    /// `HOST:PORT`, comma-separated.
-    pub brokers: String,
-    /// librdkafka properties beside our own (TLS, SASL); what Tolk sets itself is refused.
-    #[serde(default)]
-    pub properties: BTreeMap<String, String>,
-}
-
-impl fmt::Debug for KafkaConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&String> = self.properties.keys().collect();
-        f.debug_struct("KafkaConfig").field("brokers", &self.brokers).field("properties (values hidden)", &names).finish()
     }
 }
 

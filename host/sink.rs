@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::config::KafkaConfig;
+use crate::source::KafkaConfig;
 use crate::store::OutputRow;
 
 /// A sink that cannot be used as it is configured: the target, and what to mend.

@@ -8,10 +8,28 @@ pub mod kafka;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
-use crate::config::KafkaConfig;
 use crate::feed::SourceConfig;
 use crate::message::{Captured, Position};
+
+/// A Kafka cluster: `[kafka.NAME]`.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KafkaConfig {
+    /// `HOST:PORT`, comma-separated.
+    pub brokers: String,
+    /// librdkafka properties beside our own (TLS, SASL); what Tolk sets itself is refused.
+    #[serde(default)]
+    pub properties: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for KafkaConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&String> = self.properties.keys().collect();
+        f.debug_struct("KafkaConfig").field("brokers", &self.brokers).field("properties (values hidden)", &names).finish()
+    }
+}
 
 /// The source of a feed, not reading yet. `kafka` is the config's clusters.
 pub fn open(feed: &str, config: &SourceConfig, kafka: &BTreeMap<String, KafkaConfig>) -> Result<Box<dyn Source>, Error> {

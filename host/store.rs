@@ -3,8 +3,11 @@
 
 pub mod awaited;
 pub mod changes;
+mod config;
 pub mod headers;
+mod messages;
 pub mod migrations;
+mod plugins;
 pub mod postgres;
 pub mod sqlite;
 
@@ -13,61 +16,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::message::{FeedId, Headers, KeyHash, Message, NewMessage, Place, Position, Status};
-use crate::plugin::{Action, Binding, Cause, Description, Digest, Output, Request, Scan, Write};
+use crate::plugin::{Action, Binding, Cause, Digest, Output, Request, Write};
 
-/// Where the data is: `[store]`.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// `sqlite://PATH` or `postgres://USER:PASSWORD@HOST:PORT/DATABASE` (`?host=/socket/folder` for a Unix socket).
-    pub url: String,
-    /// PostgreSQL only: the schema that holds the tables.
-    #[serde(default = "default_schema")]
-    pub schema: String,
-    /// Connections at most.
-    #[serde(default = "default_connections_max")]
-    pub connections_max: u32,
-    /// How long a statement may take, in milliseconds.
-    #[serde(default = "default_statement_timeout_ms")]
-    pub statement_timeout_ms: u64,
-}
-
-impl std::fmt::Debug for Config {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Config").field("url", &masked(&self.url)).field("schema", &self.schema).finish_non_exhaustive()
-    }
-}
-
-/// A URL without its password.
-pub fn masked(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let (place, query) = match rest.split_once('?') {
-        Some((place, query)) => (place, Some(query)),
-        None => (rest, None),
-    };
-    let place = match place.rsplit_once('@').and_then(|(who, place)| who.split_once(':').map(|(user, _)| (user, place))) {
-        Some((user, place)) => format!("{user}:***@{place}"),
-        None => place.to_owned(),
-    };
-    let query = query.map(|query| {
-        query.split('&').map(|pair| if pair.starts_with("password=") { "password=***" } else { pair }).collect::<Vec<_>>().join("&")
-    });
-    format!("{scheme}://{place}{}", query.map(|query| format!("?{query}")).unwrap_or_default())
-}
-
-fn default_schema() -> String {
-    "tolk".to_owned()
-}
-fn default_connections_max() -> u32 {
-    8
-}
-fn default_statement_timeout_ms() -> u64 {
-    60_000
-}
+pub use config::{Config, masked};
+pub use messages::{Count, Filter, MessageDetail, MessageStatus, Messages};
+pub use plugins::{Activation, Component, Plugins};
 
 /// Whose time decides leases and due times.
 #[derive(Clone, Debug, Default)]
@@ -577,200 +533,4 @@ pub trait Outputs {
     async fn published(&self, target: &str, epoch: i64, cursor: OutputCursor, parked: &[Parked]) -> Result<bool>;
     /// Output keys of a target that are blocked by a parked output.
     async fn parked_keys(&self, target: &str) -> Result<Vec<Option<Bytes>>>;
-}
-
-// ---------------------------------------------------------------- plugins
-
-/// A stored component.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Component {
-    /// Its identity.
-    pub digest: Digest,
-    /// Its size in bytes.
-    pub size: i64,
-    /// Its capability sheet.
-    pub description: Description,
-    /// What it imports.
-    pub imports: Vec<String>,
-    /// When it was pushed, milliseconds since 1970.
-    pub pushed_ms: i64,
-    /// By whom.
-    pub pushed_by: String,
-}
-
-/// The only movable thing: which plugin is active for a feed and table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Activation {
-    /// Its number; 0 before it is stored.
-    pub id: i64,
-    /// The feed's name.
-    pub feed: String,
-    /// The table.
-    pub table: String,
-    /// The plugin.
-    pub digest: Digest,
-    /// Its config, as text the plugin understands.
-    pub config: String,
-    /// When, milliseconds since 1970.
-    pub at_ms: i64,
-    /// By whom.
-    pub by: String,
-    /// Why.
-    pub why: String,
-}
-
-/// Components, compiled artefacts, activations.
-#[async_trait]
-pub trait Plugins {
-    /// Stores a component; known digests stay as they are.
-    async fn put_component(&self, component: &Component, bytes: &[u8]) -> Result<()>;
-    /// All components, newest first, without bytes.
-    async fn components(&self) -> Result<Vec<Component>>;
-    /// The bytes of a component.
-    async fn component_bytes(&self, digest: Digest) -> Result<Option<Bytes>>;
-    /// Stores a compiled artefact under (digest, engine key).
-    async fn put_artefact(&self, digest: Digest, engine: &str, bytes: &[u8]) -> Result<()>;
-    /// A compiled artefact.
-    async fn artefact(&self, digest: Digest, engine: &str) -> Result<Option<Bytes>>;
-    /// Makes a plugin the active one of its feed and table; returns the activation's number.
-    async fn activate(&self, activation: &Activation) -> Result<i64>;
-    /// What is active now, with a revision that grows at every change.
-    async fn active(&self) -> Result<(i64, Vec<Activation>)>;
-    /// The revision alone: a cheap poll.
-    async fn revision(&self) -> Result<i64>;
-    /// Past and present activations of a feed and table (both optional), newest first.
-    async fn activations(&self, feed: Option<&str>, table: Option<&str>) -> Result<Vec<Activation>>;
-    /// A host reports the revision it runs on, once nothing older is in flight.
-    async fn report_revision(&self, host: &Host, revision: i64) -> Result<()>;
-    /// The oldest revision that a living host reports; `None` without hosts.
-    async fn oldest_revision(&self) -> Result<Option<i64>>;
-}
-
-// ---------------------------------------------------------------- messages
-
-/// Which messages a person wants to see. Everything set must hold.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// The feed's name.
-    pub feed: Option<String>,
-    /// The table.
-    pub table: Option<String>,
-    /// The ordering key, as text.
-    pub key: Option<String>,
-    /// The status.
-    pub status: Option<Status>,
-    /// The code.
-    pub code: Option<String>,
-    /// One message by id.
-    pub id: Option<Uuid>,
-    /// One message by partition and offset.
-    pub at: Option<(i32, i64)>,
-    /// Rows at most.
-    pub limit: i64,
-    /// Oldest first in place of newest first.
-    pub oldest_first: bool,
-}
-
-/// A row of the view `message_status`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct MessageStatus {
-    /// The message's id.
-    pub id: Uuid,
-    /// The feed's name.
-    pub feed: String,
-    /// The table.
-    pub table: String,
-    /// The partition.
-    pub partition: i32,
-    /// The offset.
-    pub offset: i64,
-    /// The ordering key, bytes that are no UTF-8 replaced.
-    pub key: Option<String>,
-    /// The status's word.
-    pub status: String,
-    /// The code.
-    pub code: Option<String>,
-    /// The reason or note.
-    pub reason: Option<String>,
-    /// Tries that ended in retry or in a wait's time-out.
-    pub attempts: i32,
-    /// The digest that judged it last, 64 hexadecimal digits.
-    pub digest: Option<String>,
-    /// When it came, milliseconds since 1970.
-    pub received_ms: i64,
-    /// When it was settled last.
-    pub settled_ms: Option<i64>,
-    /// When it is due.
-    pub due_ms: Option<i64>,
-}
-
-/// One message, whole.
-#[derive(Clone, Debug)]
-pub struct MessageDetail {
-    /// Its row of the view.
-    pub status: MessageStatus,
-    /// The message.
-    pub message: Message,
-    /// Its outputs in the order of the translator, each with target, whether it is published, and why it is parked if it is.
-    pub outputs: Vec<(String, OutputRow, bool, Option<String>)>,
-    /// The settlement it left at, where it did.
-    pub settlement: Option<i64>,
-    /// `now` of its last attempt.
-    pub now_ms: Option<i64>,
-    /// The activation that judged it last.
-    pub activation: Option<Activation>,
-    /// Its kept answers, compressed.
-    pub answers: Option<Bytes>,
-    /// What it waits for.
-    pub waits: Vec<Request>,
-}
-
-/// A count.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Count {
-    /// The feed's name.
-    pub feed: String,
-    /// The table.
-    pub table: String,
-    /// The status's word.
-    pub status: String,
-    /// How many.
-    pub count: i64,
-}
-
-/// What people ask about messages.
-#[async_trait]
-pub trait Messages {
-    /// Rows of the view.
-    async fn messages(&self, filter: &Filter) -> Result<Vec<MessageStatus>>;
-    /// One message with everything around it.
-    async fn message(&self, id: Uuid) -> Result<Option<MessageDetail>>;
-    /// The stored messages of a filter, oldest first, for `capture`, with their status.
-    async fn captured(&self, filter: &Filter) -> Result<Vec<(Message, MessageStatus)>>;
-    /// Counts per feed, table and status.
-    async fn counts(&self) -> Result<Vec<Count>>;
-    /// Outputs that are not published, per target.
-    async fn unpublished(&self) -> Result<Vec<(String, i64)>>;
-    /// Entries and bindings by hand (seeds, `activate`): written under a settlement of its own, waking whoever waits for them.
-    async fn put_entries(&self, writes: &[Write], bindings: &[Binding]) -> Result<()>;
-    /// The entries of a collection in key order.
-    async fn entries(&self, scan: &Scan) -> Result<Vec<(String, Bytes)>>;
-    /// The bindings of a namespace: (key, id) in key order.
-    async fn bindings(&self, namespace: &str) -> Result<Vec<(String, Uuid)>>;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn passwords_are_masked() {
-        for (url, expected) in [
-            ("sqlite://tolk.db", "sqlite://tolk.db"),
-            ("postgres://u:p@ss@h:1/d", "postgres://u:***@h:1/d"),
-            ("postgres://u@h/d?password=x&host=/run", "postgres://u@h/d?password=***&host=/run"),
-        ] {
-            assert_eq!(masked(url), expected);
-        }
-    }
 }

@@ -81,6 +81,7 @@ pub(super) async fn run(args: Args, shell: &Shell) -> anyhow::Result<Exit> {
         report.ok("config", format!("{path}: feeds {feeds}, targets {targets}, endpoints {calls}"));
     }
     let store = surroundings::store(&config, &mut report).await;
+    surroundings::brokers(&config, &mut report).await;
     surroundings::files(&config, &mut report);
     if let Some(store) = store {
         plugins::check(&config, &store, &mut report).await;

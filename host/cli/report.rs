@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use crate::cli::Exit;
 use crate::cli::shell::Stop;
-use crate::{config, runtime, source, store};
+use crate::{config, registry, runtime, source, store};
 
 /// Tells the error on stderr; the exit code it means.
 pub(super) fn failed(error: &anyhow::Error) -> ExitCode {
@@ -47,10 +47,10 @@ fn exit(error: &anyhow::Error) -> Exit {
         if let Some(error) = cause.downcast_ref::<config::load::Error>() {
             return if matches!(error, config::load::Error::Read { .. }) { Exit::Environment } else { Exit::Usage };
         }
-        if let Some(error) = cause.downcast_ref::<store::Error>() {
+        if let Some(error) = of_store(cause) {
             return if matches!(error, store::Error::Config(_)) { Exit::Usage } else { Exit::Environment };
         }
-        if let Some(error) = cause.downcast_ref::<runtime::Error>() {
+        if let Some(error) = of_runtime(cause) {
             return if matches!(error, runtime::Error::Engine(_)) { Exit::Environment } else { Exit::Refused };
         }
         if cause.is::<source::Error>() || cause.is::<io::Error>() {
@@ -60,12 +60,27 @@ fn exit(error: &anyhow::Error) -> Exit {
     Exit::Findings
 }
 
+// The registry's error shows through: in the chain it stands in place of what it holds.
+fn of_store<'e>(cause: &'e (dyn std::error::Error + 'static)) -> Option<&'e store::Error> {
+    match cause.downcast_ref() {
+        Some(registry::Error::Store(error)) => Some(error),
+        _ => cause.downcast_ref(),
+    }
+}
+
+fn of_runtime<'e>(cause: &'e (dyn std::error::Error + 'static)) -> Option<&'e runtime::Error> {
+    match cause.downcast_ref() {
+        Some(registry::Error::Runtime(error)) => Some(error),
+        _ => cause.downcast_ref(),
+    }
+}
+
 fn next(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause| {
         if let Some(stop) = cause.downcast_ref::<Stop>() {
             return stop.next.clone();
         }
-        match cause.downcast_ref::<store::Error>()? {
+        match of_store(cause)? {
             store::Error::Away { .. } => {
                 Some("check that the database runs and that store.url is right; `tolk doctor` looks at everything".to_owned())
             }
@@ -77,7 +92,6 @@ fn next(error: &anyhow::Error) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry;
 
     #[test]
     fn a_chain_says_nothing_twice_and_keeps_its_exit_code() {

@@ -3,6 +3,7 @@
 use crate::config::load::Problem;
 use crate::config::{Config, KafkaConfig, nearest};
 use crate::plugin::Limits;
+use crate::source::kafka::settings;
 use crate::{endpoint, feed, sink};
 
 /// Lanes a feed may have at most.
@@ -105,6 +106,9 @@ fn cluster(name: &str, kafka: &KafkaConfig, found: &mut Findings) {
         if port.is_none() {
             found.add(&*key, format!("\"{broker}\" is no HOST:PORT"));
         }
+    }
+    if let Err(reason) = settings::client(name, kafka, &[], &[]) {
+        found.add(format!("kafka.{name}.properties"), reason);
     }
 }
 
@@ -250,6 +254,7 @@ mod tests {
         check("time_zone =", "lanes = 0\n time_zone =", "feeds.arena.lanes", "4096");
         check("time_zone =", "retry.attempts_max = 0\n time_zone =", "feeds.arena.retry.attempts_max", "greater");
         check("b:9092", "b", "kafka.main.brokers", "\"b\"");
+        check("[feeds.arena]", "properties = { acks = \"1\" }\n [feeds.arena]", "kafka.main.properties", "`acks`");
         check("http://person", "person:80", "endpoints.person.base_url", "http://");
         check("\"/p/{id}\"", "\"p/{id}\"", "endpoints.person.path", "\"/\"");
         check("path = \"/p", "retry_statuses = [\"5xx\"]\n path = \"/p", "endpoints.person.retry_statuses[0]", "5xx");

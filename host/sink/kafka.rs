@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use self::producer::{Report, SharedProducer};
 use super::{Sent, Sink};
-use crate::config::KafkaConfig;
+use crate::source::KafkaConfig;
 use crate::store::OutputRow;
 
 const HELD_BACK: &str = "an earlier output of its key was refused";

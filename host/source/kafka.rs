@@ -4,6 +4,7 @@
 pub mod mock;
 mod reader;
 pub mod settings;
+pub mod topics;
 
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -14,8 +15,8 @@ use tokio::sync::oneshot;
 
 use super::ahead::{self, Ahead};
 use super::{Batch, Error, Source};
-use crate::config::KafkaConfig;
 use crate::message::Position;
+use crate::source::KafkaConfig;
 
 /// Memory of prefetched messages, the pause when it is full, and how soon a new partition is seen.
 const TUNED: [(&str, &str); 6] = [

@@ -1,11 +1,13 @@
 //! The doctor's look at what the host stands on: the store, the brokers with their topics, the files.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::Report;
 use crate::config::Config;
+use crate::source::kafka::topics::topics;
 use crate::store::{self, Clock, Store};
 use crate::{feed, sink};
 
@@ -40,6 +42,44 @@ pub(super) async fn store(config: &Config, report: &mut Report) -> Option<Arc<dy
             None
         }
     }
+}
+
+/// Looks at each cluster and the topics that feeds and targets name.
+pub(super) async fn brokers(config: &Config, report: &mut Report) {
+    for (name, kafka) in &config.kafka {
+        let what = format!("kafka {name}");
+        let topics = match topics(name, kafka).await {
+            Ok(topics) => topics,
+            Err(error) => {
+                report.away(what, error.to_string(), format!("start the broker, or mend kafka.{name}.brokers"));
+                continue;
+            }
+        };
+        report.ok(what, format!("{} answers, {} topics", kafka.brokers, topics.len()));
+        for (role, topic) in wanted(config, name) {
+            match topics.get(&topic) {
+                Some(partitions) => report.ok(&*role, format!("topic {topic} has {partitions} partitions")),
+                None => report.away(
+                    role,
+                    format!("topic {topic} does not exist at {}", kafka.brokers),
+                    "create it, or mend its name in the config",
+                ),
+            }
+        }
+    }
+}
+
+/// Who needs which topic of a cluster.
+fn wanted(config: &Config, name: &str) -> BTreeSet<(String, String)> {
+    let feeds = config.feeds.iter().filter_map(|(feed, settings)| match &settings.source {
+        feed::SourceConfig::Kafka { cluster, topic } if cluster == name => Some((format!("feed {feed}"), topic.clone())),
+        _ => None,
+    });
+    let targets = config.targets.iter().filter_map(|(target, settings)| match settings {
+        sink::Config::Kafka { cluster, topic } if cluster == name => Some((format!("target {target}"), topic.clone())),
+        _ => None,
+    });
+    feeds.chain(targets).collect()
 }
 
 /// Looks at the files of feeds and targets.

@@ -14,7 +14,7 @@ use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer}
 use tokio::sync::oneshot;
 
 use super::record;
-use crate::config::KafkaConfig;
+use crate::source::KafkaConfig;
 use crate::source::kafka::settings::{self, Quiet};
 use crate::store::OutputRow;
 

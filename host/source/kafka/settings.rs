@@ -6,7 +6,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
 
-use crate::config::KafkaConfig;
+use crate::source::KafkaConfig;
 
 /// What promises rest on: positions live in the store, sends are idempotent and bounded in time. Refused in `properties`.
 const OURS: [&str; 24] = [
