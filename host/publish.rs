@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::ingest::Pause;
@@ -34,8 +34,8 @@ pub struct Publish {
     pub sink: Arc<dyn Sink>,
     /// Where they come from.
     pub store: Arc<dyn Store>,
-    /// Rung after each settlement: a hint.
-    pub settled: Arc<Notify>,
+    /// Told of each settlement: a hint.
+    pub settled: watch::Receiver<i64>,
     /// How often the store is asked when hints are missing.
     pub poll: Duration,
     /// Outputs published so far.
@@ -43,18 +43,19 @@ pub struct Publish {
 }
 
 impl Publish {
-    /// Publishes until told to stop or fenced. Transient trouble is waited out and logged.
-    pub async fn run(&self, stop: CancellationToken) -> Result<Ended, store::Error> {
+    /// Publishes until told to stop or fenced. Trouble is waited out and said.
+    pub async fn run(&mut self, stop: CancellationToken) -> Ended {
         if self.lease.taken_over {
             // The last owner's sends may still be under way; ours must come after them.
             tokio::select! {
-                () = stop.cancelled() => return Ok(Ended::Stopped),
+                () = stop.cancelled() => return Ended::Stopped,
                 () = tokio::time::sleep(Duration::from_millis(self.sink.settle_ms())) => {}
             }
         }
         let mut cursor = self.lease.cursor;
         let mut pause = Pause::default();
         while !stop.is_cancelled() {
+            self.settled.mark_unchanged();
             match self.step(cursor).await {
                 Ok(Step::Moved(to)) => {
                     cursor = to;
@@ -64,20 +65,19 @@ impl Publish {
                     pause.reset();
                     tokio::select! {
                         () = stop.cancelled() => {}
-                        () = self.settled.notified() => {}
+                        Ok(()) = self.settled.changed() => {}
                         () = tokio::time::sleep(self.poll) => {}
                     }
                 }
-                Ok(Step::Fenced) => return Ok(Ended::Fenced),
+                Ok(Step::Fenced) => return Ended::Fenced,
                 Ok(Step::Away(to, reason)) => {
                     cursor = to;
                     pause.wait(&self.lease.target, &SinkAway(reason), &stop).await;
                 }
-                Err(error) if error.is_transient() => pause.wait(&self.lease.target, &error, &stop).await,
-                Err(error) => return Err(error),
+                Err(error) => pause.wait(&self.lease.target, &error, &stop).await,
             }
         }
-        Ok(Ended::Stopped)
+        Ended::Stopped
     }
 
     async fn step(&self, cursor: OutputCursor) -> Result<Step, store::Error> {

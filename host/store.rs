@@ -287,7 +287,7 @@ pub struct WorkMessage {
 }
 
 /// A key that may not go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BlockedKey {
     /// The feed.
     pub feed: FeedId,

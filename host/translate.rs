@@ -1,1 +1,11 @@
-//! To be filled.
+//! Moves messages from the inbox through their translators into settlements. Knows nothing of sources and sinks.
+
+pub mod answers;
+pub mod engine;
+pub mod ids;
+pub mod judge;
+pub mod lanes;
+pub mod overlay;
+pub mod resolve;
+pub mod run;
+pub mod settle;

@@ -1,0 +1,364 @@
+//! One lease of a host, from joining to leaving: keeps the lease, claims work, runs the loops on what it owns.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{App, Until, within};
+use crate::ingest::{self, Chain, Ingest};
+use crate::message::FeedId;
+use crate::publish::Publish;
+use crate::sink::{self, Sink};
+use crate::source;
+use crate::store::{Host, Owned, TargetLease, Wanted};
+use crate::translate::engine::{Engine, Parts};
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to stop, and let go of everything.
+    Stopped,
+    /// Everything is done.
+    Done,
+    /// Its lease ran out.
+    LeaseLost,
+}
+
+/// What the loops tell each other: hints and counts, never truth.
+#[derive(Clone, Default)]
+struct Hints {
+    appended: Arc<Notify>,
+    settled: watch::Sender<i64>,
+    /// Times the translate loop asked for work, found none and had none.
+    idle: Arc<AtomicU64>,
+    /// Sources that have ended.
+    ended: Arc<AtomicU64>,
+}
+
+/// Runs one session.
+pub async fn run(app: &App, until: Until, stop: &CancellationToken) -> anyhow::Result<Ended> {
+    let lease = Duration::from_millis(app.config.host.lease_ms);
+    let host = app.store.join(&name(app), app.config.host.lease_ms).await?;
+    tracing::info!(host = %host.id, lanes = app.feeds.iter().map(|feed| usize::from(feed.config.lanes)).sum::<usize>(), "joined");
+    let inner = stop.child_token();
+    let hints = Hints::default();
+    let (owned_in, owned) = watch::channel(Owned::default());
+
+    let kept = keep_lease(app, &host, lease, inner.clone());
+    let claims = claim(app, &host, lease / 5, owned_in, inner.clone());
+    let refreshed = refresh(app, inner.clone());
+    let work = work(app, &host, &hints, owned, inner.clone());
+    let done = watch_done(app, until, &hints, inner.clone());
+
+    let mut ended = Ended::Stopped;
+    tokio::pin!(kept, claims, refreshed, work, done);
+    loop {
+        tokio::select! {
+            lost = &mut kept, if !inner.is_cancelled() => {
+                if lost {
+                    ended = Ended::LeaseLost;
+                }
+                inner.cancel();
+            }
+            () = &mut claims, if !inner.is_cancelled() => {}
+            () = &mut refreshed, if !inner.is_cancelled() => {}
+            finished = &mut done, if !inner.is_cancelled() => {
+                if finished {
+                    ended = Ended::Done;
+                }
+                inner.cancel();
+            }
+            result = &mut work => {
+                inner.cancel();
+                result?;
+                break;
+            }
+        }
+    }
+    if ended != Ended::LeaseLost {
+        within(Duration::from_secs(5), "leave", app.store.leave(&host)).await;
+    }
+    Ok(ended)
+}
+
+fn name(app: &App) -> String {
+    if !app.config.host.name.is_empty() {
+        return app.config.host.name.clone();
+    }
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "host".to_owned(), |name| name.trim().to_owned())
+}
+
+/// Renews the lease until it is lost (true) or the session stops (false).
+async fn keep_lease(app: &App, host: &Host, lease: Duration, stop: CancellationToken) -> bool {
+    let mut renewed = Instant::now();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return false,
+            () = tokio::time::sleep(lease / 4) => {}
+        }
+        match tokio::time::timeout(lease / 4, app.store.renew(host, app.config.host.lease_ms)).await {
+            Ok(Ok(true)) => renewed = Instant::now(),
+            Ok(Ok(false)) => return true,
+            Ok(Err(error)) => tracing::warn!(error = %Chain(&error), "the lease could not be renewed"),
+            Err(_) => tracing::warn!("the lease could not be renewed in time"),
+        }
+        // Others may have taken over by now; the fence keeps us out, so stop trying.
+        if renewed.elapsed() > lease {
+            return true;
+        }
+    }
+}
+
+async fn claim(app: &App, host: &Host, every: Duration, owned: watch::Sender<Owned>, stop: CancellationToken) {
+    let wanted = Wanted { feeds: app.feeds.iter().map(|feed| feed.id).collect(), targets: app.config.targets.keys().cloned().collect() };
+    while !stop.is_cancelled() {
+        match app.store.claim(host, &wanted).await {
+            Ok(now) => {
+                owned.send_if_modified(|known| {
+                    // Cursors move all the time; only a change of owner or epoch is news.
+                    let changed = names(known) != names(&now);
+                    *known = now;
+                    changed
+                });
+            }
+            Err(error) => tracing::warn!(error = %Chain(&error), "nothing could be claimed"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(every) => {}
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
+type Names = (Vec<(FeedId, i64)>, Vec<(FeedId, i32, i64)>, Vec<(String, i64)>);
+
+fn names(owned: &Owned) -> Names {
+    let mut lanes: Vec<_> = owned.lanes.iter().map(|lane| (lane.feed, lane.lane, lane.epoch)).collect();
+    lanes.sort_unstable();
+    let mut targets: Vec<_> = owned.targets.iter().map(|target| (target.target.clone(), target.epoch)).collect();
+    targets.sort_unstable();
+    let mut feeds = owned.feeds.clone();
+    feeds.sort_unstable();
+    (feeds, lanes, targets)
+}
+
+async fn refresh(app: &App, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        match app.registry.refresh().await {
+            Ok(true) => {
+                let snapshot = app.registry.snapshot();
+                tracing::info!(revision = snapshot.revision, "the active plugins changed");
+                for (activation, reason) in snapshot.broken() {
+                    tracing::error!(
+                        feed = activation.feed,
+                        table = activation.table,
+                        digest = activation.digest.short(),
+                        reason,
+                        "an active plugin cannot be loaded here"
+                    );
+                }
+            }
+            Ok(false) => {}
+            Err(error) => tracing::warn!(error = %Chain(&error), "the active plugins could not be read"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(Duration::from_millis(app.config.host.poll_ms)) => {}
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
+/// Runs the loops on what is owned until the session stops; then ingest ends, translate drains, publish sends what is settled.
+async fn work(app: &App, host: &Host, hints: &Hints, mut owned: watch::Receiver<Owned>, stop: CancellationToken) -> anyhow::Result<()> {
+    let (ingests, publishes) = (CancellationToken::new(), CancellationToken::new());
+    let mut tasks: JoinSet<()> = JoinSet::new();
+    let mut feeds: HashMap<FeedId, (i64, CancellationToken)> = HashMap::new();
+    let mut targets: HashMap<String, (i64, CancellationToken)> = HashMap::new();
+    let mut sinks: HashMap<String, Arc<dyn Sink>> = HashMap::new();
+    let (lanes_in, lanes) = watch::channel(Vec::new());
+    let translate = tokio::spawn(translate(engine(app, host, hints), lanes, hints.clone(), app.config.host.clone(), stop.clone()));
+    while !stop.is_cancelled() {
+        let now = owned.borrow_and_update().clone();
+        lanes_in.send_replace(now.lanes.clone());
+        feeds.retain(|feed, (epoch, token)| kept(now.feeds.iter().any(|(id, now)| (id, now) == (feed, epoch)), token));
+        for (feed, epoch) in &now.feeds {
+            feeds.entry(*feed).or_insert_with(|| {
+                let token = ingests.child_token();
+                tasks.spawn(ingest(app, hints, *feed, *epoch, token.clone()));
+                (*epoch, token)
+            });
+        }
+        targets
+            .retain(|target, (epoch, token)| kept(now.targets.iter().any(|lease| (&lease.target, lease.epoch) == (target, *epoch)), token));
+        for lease in &now.targets {
+            if targets.contains_key(&lease.target) {
+                continue;
+            }
+            let sink = match sinks.get(&lease.target) {
+                Some(sink) => sink.clone(),
+                None => sink::open(&lease.target, &app.config.targets[&lease.target], &app.config.kafka)?,
+            };
+            sinks.insert(lease.target.clone(), sink.clone());
+            let token = publishes.child_token();
+            tasks.spawn(publish(app, hints, lease.clone(), sink, token.clone()));
+            targets.insert(lease.target.clone(), (lease.epoch, token));
+        }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            changed = owned.changed() => if changed.is_err() { break },
+            Some(result) = tasks.join_next() => result?,
+        }
+    }
+    ingests.cancel();
+    let drained = translate.await;
+    publishes.cancel();
+    while let Some(result) = tasks.join_next().await {
+        result?;
+    }
+    drained?;
+    Ok(())
+}
+
+fn kept(still: bool, token: &CancellationToken) -> bool {
+    if !still {
+        token.cancel();
+    }
+    still
+}
+
+fn engine(app: &App, host: &Host, hints: &Hints) -> Engine {
+    Engine::new(Parts {
+        store: app.store.clone(),
+        runtime: app.runtime.clone(),
+        registry: app.registry.clone(),
+        caller: app.caller.clone(),
+        feeds: app.feeds.clone(),
+        host: host.clone(),
+        secret: app.secret,
+        settle_messages_max: app.config.host.settle_messages_max,
+        settle_every: Duration::from_millis(app.config.host.settle_every_ms),
+        memory_bytes_max: app.config.host.memory_bytes_max,
+        settled: hints.settled.clone(),
+        counts: app.progress.translated.clone(),
+    })
+}
+
+async fn translate(
+    mut engine: Engine,
+    mut lanes: watch::Receiver<Vec<crate::store::LaneLease>>,
+    hints: Hints,
+    config: crate::config::HostConfig,
+    stop: CancellationToken,
+) {
+    let poll = Duration::from_millis(config.poll_ms);
+    lanes.mark_changed();
+    while !stop.is_cancelled() {
+        if lanes.has_changed().unwrap_or(false) {
+            let now = lanes.borrow_and_update().clone();
+            if let Err(error) = engine.own(&now).await {
+                tracing::warn!(error = %Chain(&error), "the lanes could not be taken over yet");
+                lanes.mark_changed();
+                tokio::time::sleep(poll).await;
+                continue;
+            }
+        }
+        if engine.turn(&hints.appended, poll).await {
+            hints.idle.fetch_add(1, Ordering::SeqCst);
+        }
+        if let Err(error) = engine.report().await {
+            tracing::debug!(error = %Chain(&error), "the revision could not be reported");
+        }
+    }
+    engine.drain(Instant::now() + Duration::from_millis(config.stop_ms_max / 2)).await;
+}
+
+/// One feed's ingest. Trouble that waiting does not mend is said, and tried again all the same: a person may mend it meanwhile.
+fn ingest(app: &App, hints: &Hints, feed: FeedId, epoch: i64, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
+    let known = app.feeds.iter().find(|known| known.id == feed).expect("only registered feeds are claimed").clone();
+    let ingest = Ingest {
+        name: known.name.clone(),
+        feed,
+        epoch,
+        config: known.config.clone(),
+        store: app.store.clone(),
+        appended: hints.appended.clone(),
+        count: app.progress.ingested.clone(),
+    };
+    let (kafka, ended) = (app.config.kafka.clone(), hints.ended.clone());
+    async move {
+        while !stop.is_cancelled() {
+            let result = match source::open(&known.name, &known.config.source, &kafka) {
+                Ok(source) => ingest.run(source, stop.clone()).await,
+                Err(source) => Err(ingest::Error::Source { feed: known.name.clone(), source }),
+            };
+            match result {
+                Ok(ingest::Ended::SourceEnded) => {
+                    tracing::info!(feed = known.name, "the source has ended");
+                    ended.fetch_add(1, Ordering::SeqCst);
+                    return;
+                }
+                Ok(ingest::Ended::Stopped | ingest::Ended::Fenced) => return,
+                Err(error) => tracing::error!(error = %Chain(&error), "ingest stopped; trying again in 10 s"),
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(Duration::from_secs(10)) => {}
+            }
+        }
+    }
+}
+
+fn publish(
+    app: &App,
+    hints: &Hints,
+    lease: TargetLease,
+    sink: Arc<dyn Sink>,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + Send + 'static {
+    let mut publish = Publish {
+        lease,
+        sink,
+        store: app.store.clone(),
+        settled: hints.settled.subscribe(),
+        poll: Duration::from_millis(app.config.host.poll_ms),
+        count: app.progress.published.clone(),
+    };
+    async move {
+        publish.run(stop).await;
+    }
+}
+
+/// Waits until everything is done (true) or the session stops (false).
+async fn watch_done(app: &App, until: Until, hints: &Hints, stop: CancellationToken) -> bool {
+    if until == Until::Stopped {
+        stop.cancelled().await;
+        return false;
+    }
+    let feeds = app.feeds.len() as u64;
+    let mut asked_from = None;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return false,
+            () = tokio::time::sleep(Duration::from_millis(20)) => {}
+        }
+        if hints.ended.load(Ordering::SeqCst) < feeds {
+            continue;
+        }
+        // Two idle rounds after the last source ended: the second one began after the last append.
+        let idle = hints.idle.load(Ordering::SeqCst);
+        let from = *asked_from.get_or_insert(idle);
+        if idle >= from + 2
+            && let Ok(unpublished) = app.store.unpublished().await
+            && unpublished.iter().all(|(_, count)| *count == 0)
+        {
+            return true;
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Turns what a translator (or the host in its place) said into what is settled: status, work row, outcome row. Pure.
+
+use bytes::Bytes;
+
+use super::run::{Finished, Run};
+use crate::feed::{KeepAnswers, Policy};
+use crate::message::Status;
+use crate::plugin::{Binding, Cause, Fault, Outcome, Reply, Request, Wait};
+use crate::store::{End, Settled, WorkRow};
+
+/// The collection in which `activate` says that a table has a plugin: what messages without one wait for.
+pub const TRANSLATORS: &str = "tolk.translators";
+
+/// What became of an attempt.
+#[derive(Debug)]
+pub enum Said {
+    /// The guest's word (never `Needs`).
+    Outcome(Outcome),
+    /// The attempt failed outside the guest and counts: a retried status.
+    Attempt { code: String, reason: String, after_ms: Option<u64> },
+    /// The attempt could not be made and does not count: an endpoint is away.
+    Parked { reason: String, after_ms: u64 },
+    /// The plugin or its call is at fault: a trap, a limit, no progress.
+    Trouble { code: String, reason: String },
+    /// Ingest had judged it.
+    Prejudged { status: Status, code: String, reason: String },
+    /// An earlier message of its key is not done.
+    Behind,
+}
+
+/// The entry that tells whether a table of a feed has a plugin.
+pub fn translator_entry(feed: &str, table: &str) -> Request {
+    Request::Entry { collection: TRANSLATORS.to_owned(), key: format!("{feed}/{table}") }
+}
+
+/// What a binding must be checked against, and what a wait is relative to: requests the host reads for itself.
+pub fn host_reads(run: &Run, outcome: &Outcome) -> Vec<Request> {
+    let (bindings, on): (&[Binding], &[Request]) = match outcome {
+        Outcome::Translated(translation) => (&translation.bindings, &[]),
+        Outcome::Ignored(dismissal) => (&dismissal.bindings, &[]),
+        Outcome::Waiting(wait) => (&[], &wait.on),
+        _ => (&[], &[]),
+    };
+    let both = bindings.iter().flat_map(|binding| {
+        let Binding { namespace, key, id } = binding.clone();
+        [Request::KnownId { namespace: namespace.clone(), key }, Request::KeyOf { namespace, id }]
+    });
+    let mut wanted: Vec<Request> = Vec::new();
+    for request in both.chain(on.iter().filter(|request| !matches!(request, Request::Call(_))).cloned()) {
+        if !wanted.contains(&request) && !run.seen.iter().any(|seen| seen.request == request) {
+            wanted.push(request);
+        }
+    }
+    wanted
+}
+
+/// The settled form of an attempt.
+pub fn judge(run: Run, said: Said) -> Finished {
+    let said = match said {
+        Said::Outcome(outcome) => match id_conflict(&run, &outcome) {
+            Some(reason) => Said::Outcome(Outcome::Rejected(Fault { code: "id-conflict".to_owned(), message: reason, ..Fault::default() })),
+            None => Said::Outcome(outcome),
+        },
+        said => said,
+    };
+    let mut settled = blank(&run);
+    fill(&run, said, &mut settled);
+    settled.answers = kept_answers(&run, &settled);
+    let blocks = settled.work.as_ref().is_some_and(|row| row.blocks);
+    Finished { run, settled, blocks }
+}
+
+/// A message that the cursor passes while it goes on running: a row in `work` that is due to nobody but a next owner.
+pub fn running(run: &Run) -> Settled {
+    let row = WorkRow { cause: run.context.cause, ..row(run, Status::Pending, String::new(), String::new()) };
+    Settled { work: Some(row), ..blank(run) }
+}
+
+fn blank(run: &Run) -> Settled {
+    Settled {
+        place: run.message.place,
+        run: run.run,
+        id: run.message.id,
+        key_hash: run.message.key_hash,
+        reads: Vec::new(),
+        activation: run.active.as_ref().map(|active| active.activation),
+        outputs: Vec::new(),
+        writes: Vec::new(),
+        bindings: Vec::new(),
+        work: None,
+        had_work: run.row.is_some(),
+        end: None,
+        answers: None,
+    }
+}
+
+fn fill(run: &Run, said: Said, settled: &mut Settled) {
+    match said {
+        Said::Outcome(Outcome::Translated(translation)) => {
+            settled.outputs = translation.outputs;
+            settled.writes = translation.writes;
+            settled.bindings = with_derived(run, translation.bindings);
+            // Simply handled at its first attempt: the range says it all.
+            if run.row.is_some() || translation.note.is_some() {
+                settled.end = Some(end(run, Status::Handled, String::new(), translation.note.unwrap_or_default()));
+            }
+        }
+        Said::Outcome(Outcome::Ignored(dismissal)) => {
+            settled.writes = dismissal.writes;
+            settled.bindings = with_derived(run, dismissal.bindings);
+            settled.end = Some(end(run, Status::Ignored, dismissal.code, dismissal.reason));
+        }
+        Said::Outcome(Outcome::Rejected(fault)) => settled.end = Some(end(run, Status::Invalid, fault.code.clone(), sentence(&fault))),
+        Said::Outcome(Outcome::Failed(fault)) => settled.work = Some(failed(run, fault.code.clone(), sentence(&fault))),
+        Said::Outcome(Outcome::Retry(fault)) => {
+            settled.work = Some(retry(run, fault.code.clone(), sentence(&fault), fault.after_ms));
+        }
+        Said::Outcome(Outcome::Waiting(wait)) => settled.work = Some(waiting(run, wait)),
+        Said::Outcome(Outcome::Needs(_)) => {
+            settled.work = Some(failed(run, "no-progress".to_owned(), "needs are never an end".to_owned()));
+        }
+        Said::Attempt { code, reason, after_ms } => settled.work = Some(retry(run, code, reason, after_ms)),
+        Said::Parked { reason, after_ms } => {
+            let due = run.context.now_ms.saturating_add_unsigned(after_ms);
+            settled.work =
+                Some(WorkRow { due_ms: Some(due), cause: Cause::Retry, ..row(run, Status::Retry, "endpoint-away".to_owned(), reason) });
+        }
+        Said::Trouble { code, reason } => settled.work = Some(failed(run, code, reason)),
+        Said::Prejudged { status, code, reason } => settled.end = Some(end(run, status, code, reason)),
+        Said::Behind => {
+            let reason = "an earlier message of its key is not done".to_owned();
+            settled.work = Some(WorkRow { cause: run.context.cause, ..row(run, Status::Behind, "behind".to_owned(), reason) });
+        }
+    }
+}
+
+/// The ids made for a message and those it binds; a bound id wins.
+fn with_derived(run: &Run, bindings: Vec<Binding>) -> Vec<Binding> {
+    let bound = |made: &&Binding| !bindings.iter().any(|binding| binding.namespace == made.namespace && binding.key == made.key);
+    let mut all: Vec<Binding> = run.derived.iter().filter(bound).cloned().collect();
+    all.extend(bindings);
+    all
+}
+
+/// A row that blocks its key as the policy says, with what the message brought along.
+fn row(run: &Run, status: Status, code: String, reason: String) -> WorkRow {
+    let blocks = match run.feed.policy(&run.message.table) {
+        Policy::Strict => true,
+        Policy::Skip => !matches!(status, Status::Failed | Status::Stopped),
+        Policy::NewestWins => false,
+    };
+    WorkRow {
+        place: run.message.place,
+        run: run.run,
+        key_hash: run.message.key_hash,
+        status,
+        blocks,
+        attempts: run.attempts(),
+        due_ms: None,
+        cause: Cause::First,
+        waiting_since_ms: run.row.as_ref().and_then(|row| row.waiting_since_ms),
+        code,
+        reason,
+        activation: run.active.as_ref().map(|active| active.activation),
+        waits: Vec::new(),
+    }
+}
+
+fn failed(run: &Run, code: String, reason: String) -> WorkRow {
+    row(run, Status::Failed, code, reason)
+}
+
+fn retry(run: &Run, code: String, reason: String, after_ms: Option<u64>) -> WorkRow {
+    let config = &run.feed.config.retry;
+    let attempts = run.attempts() + 1;
+    if attempts.cast_unsigned() >= config.attempts_max {
+        return WorkRow { attempts, ..failed(run, code, reason) };
+    }
+    let step = usize::try_from(attempts - 1).unwrap_or(0).min(config.backoff_ms.len().saturating_sub(1));
+    let after = after_ms.or_else(|| config.backoff_ms.get(step).copied()).unwrap_or(1_000);
+    let due = run.context.now_ms.saturating_add_unsigned(after);
+    WorkRow { attempts, due_ms: Some(due), cause: Cause::Retry, ..row(run, Status::Retry, code, reason) }
+}
+
+fn waiting(run: &Run, wait: Wait) -> WorkRow {
+    let timeout = wait.timeout_ms.unwrap_or(run.feed.config.wait_timeout_ms);
+    let row = row(run, Status::Waiting, wait.code, wait.reason);
+    WorkRow {
+        due_ms: Some(run.context.now_ms.saturating_add_unsigned(timeout)),
+        cause: Cause::Woken,
+        waiting_since_ms: row.waiting_since_ms.or(Some(run.context.now_ms)),
+        waits: wait.on.into_iter().filter(|request| !matches!(request, Request::Call(_))).collect(),
+        ..row
+    }
+}
+
+fn end(run: &Run, status: Status, code: String, reason: String) -> End {
+    let activation = run.active.as_ref().map(|active| active.activation);
+    End { status, code, reason, attempts: run.attempts(), activation, now_ms: run.context.now_ms }
+}
+
+fn sentence(fault: &Fault) -> String {
+    match &fault.field {
+        Some(field) => format!("{} (field {field})", fault.message),
+        None => fault.message.clone(),
+    }
+}
+
+/// A binding that conflicts, either way, with what is stored or bound by an earlier message.
+fn id_conflict(run: &Run, outcome: &Outcome) -> Option<String> {
+    let bindings = match outcome {
+        Outcome::Translated(translation) => &translation.bindings,
+        Outcome::Ignored(dismissal) => &dismissal.bindings,
+        _ => return None,
+    };
+    let known = |request: &Request| run.hidden.iter().chain(&run.context.answers).find(|answer| answer.request == *request);
+    bindings.iter().find_map(|binding| {
+        let Binding { namespace, key, id } = binding;
+        let by_key = known(&Request::KnownId { namespace: namespace.clone(), key: key.clone() });
+        if let Some(Reply::KnownId(Some(other))) = by_key.map(|answer| &answer.reply)
+            && !other.eq_ignore_ascii_case(id)
+        {
+            return Some(format!("the binding of {namespace} \"{key}\" to {id} conflicts: it is bound to {other}"));
+        }
+        let by_id = known(&Request::KeyOf { namespace: namespace.clone(), id: id.clone() });
+        match by_id.map(|answer| &answer.reply) {
+            Some(Reply::KeyOf(Some(other))) if other != key => {
+                Some(format!("the binding of {namespace} \"{key}\" to {id} conflicts: that id belongs to \"{other}\""))
+            }
+            _ => None,
+        }
+    })
+}
+
+fn kept_answers(run: &Run, settled: &Settled) -> Option<Bytes> {
+    if run.context.answers.is_empty() {
+        return None;
+    }
+    let well = settled.work.is_none() && settled.end.as_ref().is_none_or(|end| matches!(end.status, Status::Handled | Status::Ignored));
+    match run.feed.config.keep_answers {
+        KeepAnswers::None => None,
+        KeepAnswers::Failed if well => None,
+        KeepAnswers::All | KeepAnswers::Failed => Some(super::answers::pack(&run.context.answers)),
+    }
+}

@@ -1,0 +1,184 @@
+//! The lanes a host owns: what was read of each, what is not settled yet, which keys are held back, which messages of a key are in hand.
+//! Pure bookkeeping; the loop in `engine` asks and tells.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+use super::run::Seq;
+use crate::message::{FeedId, Place};
+use crate::store::{BlockedKey, LaneLease, LaneRead};
+
+/// A lane in hand.
+pub struct Lane {
+    /// The owner's epoch.
+    pub epoch: i64,
+    /// Every row up to this number is settled or has a row in `work`.
+    pub cursor: i64,
+    /// Every row up to this number was fetched.
+    pub read: i64,
+    /// Rows above the cursor in hand, with whether they are finished.
+    pub open: BTreeMap<i64, Open>,
+}
+
+/// A row above the cursor.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Open {
+    /// Still in hand.
+    Running(Seq),
+    /// Finished, not settled.
+    Finished,
+}
+
+/// The messages of one key in hand, in order; only the first may finish.
+#[derive(Default)]
+pub struct Chain {
+    /// Their numbers.
+    pub line: VecDeque<Seq>,
+    /// The store holds later rows of this key that are not in hand: new ones must stand behind them.
+    pub more_behind: bool,
+}
+
+/// All lanes.
+#[derive(Default)]
+pub struct Lanes {
+    lanes: HashMap<(FeedId, i32), Lane>,
+    chains: HashMap<BlockedKey, Chain>,
+    blocked: HashSet<BlockedKey>,
+    in_work: HashMap<Place, Seq>,
+    busy: usize,
+}
+
+impl Lanes {
+    /// A lane.
+    pub fn get(&mut self, feed: FeedId, lane: i32) -> Option<&mut Lane> {
+        self.lanes.get_mut(&(feed, lane))
+    }
+
+    /// Whether a lane is ours.
+    pub fn has(&self, feed: FeedId, lane: i32) -> bool {
+        self.lanes.contains_key(&(feed, lane))
+    }
+
+    /// Takes a lane.
+    pub fn take(&mut self, lease: &LaneLease) {
+        let lane = Lane { epoch: lease.epoch, cursor: lease.cursor, read: lease.cursor, open: BTreeMap::new() };
+        self.lanes.insert((lease.feed, lease.lane), lane);
+    }
+
+    /// Forgets a lane with all that is known of it.
+    pub fn forget(&mut self, feed: FeedId, lane: i32) {
+        self.lanes.remove(&(feed, lane));
+        self.chains.retain(|key, _| (key.feed, key.lane) != (feed, lane));
+        self.blocked.retain(|key| (key.feed, key.lane) != (feed, lane));
+        self.in_work.retain(|place, _| (place.feed, place.lane) != (feed, lane));
+    }
+
+    /// The names of all lanes, in order.
+    pub fn names(&self) -> Vec<(FeedId, i32)> {
+        let mut names: Vec<_> = self.lanes.keys().copied().collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// The epochs of all lanes.
+    pub fn epochs(&self) -> HashMap<(FeedId, i32), i64> {
+        self.lanes.iter().map(|(name, lane)| (*name, lane.epoch)).collect()
+    }
+
+    /// Where reading goes on, and how many rows a lane may give so that all together give about `room`.
+    pub fn reads(&self, room: usize) -> (Vec<LaneRead>, i64) {
+        let reads = self.names().into_iter().map(|(feed, lane)| LaneRead { feed, lane, after: self.lanes[&(feed, lane)].read }).collect();
+        (reads, (room / self.busy.max(1)).max(64) as i64)
+    }
+
+    /// How many lanes had rows at the last fetch.
+    pub fn set_busy(&mut self, lanes: usize) {
+        self.busy = lanes;
+    }
+
+    /// Marks a key as held back, or not, by rows in the store.
+    pub fn set_blocked(&mut self, key: BlockedKey, blocked: bool) {
+        if blocked {
+            self.blocked.insert(key);
+        } else {
+            self.blocked.remove(&key);
+        }
+    }
+
+    /// Whether a new message of a key must stand behind rows in the store that are not in hand.
+    pub fn held_back(&self, key: &BlockedKey) -> bool {
+        match self.chains.get(key) {
+            Some(chain) => chain.more_behind,
+            None => self.blocked.contains(key),
+        }
+    }
+
+    /// Puts a message at the end of its key's line; true: it is the first and may run.
+    pub fn push(&mut self, key: BlockedKey, seq: Seq) -> bool {
+        let line = &mut self.chains.entry(key).or_default().line;
+        line.push_back(seq);
+        line.len() == 1
+    }
+
+    /// Puts messages back at the front of their key's line, in the order given.
+    pub fn push_front(&mut self, key: BlockedKey, seqs: &[Seq]) {
+        let line = &mut self.chains.entry(key).or_default().line;
+        for seq in seqs.iter().rev() {
+            line.push_front(*seq);
+        }
+    }
+
+    /// The line of a key.
+    pub fn line(&self, key: &BlockedKey) -> Option<&Chain> {
+        self.chains.get(key)
+    }
+
+    /// Takes the first message off its key's line; returns the one after it.
+    pub fn pop(&mut self, key: &BlockedKey, seq: Seq) -> Option<Seq> {
+        let chain = self.chains.get_mut(key)?;
+        if chain.line.front() == Some(&seq) {
+            chain.line.pop_front();
+        }
+        let next = chain.line.front().copied();
+        if next.is_none() && !chain.more_behind {
+            self.chains.remove(key);
+        }
+        next
+    }
+
+    /// Takes the whole line of a key.
+    pub fn drain(&mut self, key: &BlockedKey) -> Vec<Seq> {
+        self.chains.remove(key).map(|chain| chain.line.into()).unwrap_or_default()
+    }
+
+    /// The store holds rows of this key behind those in hand (or no longer).
+    pub fn set_more_behind(&mut self, key: BlockedKey, more: bool) {
+        if more {
+            self.chains.entry(key).or_default().more_behind = true;
+        } else if let Some(chain) = self.chains.get_mut(&key) {
+            chain.more_behind = false;
+            if chain.line.is_empty() {
+                self.chains.remove(&key);
+            }
+        }
+    }
+
+    /// A message with a row in `work` is in hand.
+    pub fn hold(&mut self, place: Place, seq: Seq) {
+        self.in_work.insert(place, seq);
+    }
+
+    /// It is no longer.
+    pub fn release(&mut self, place: &Place) {
+        self.in_work.remove(place);
+    }
+
+    /// Whether a message with a row in `work` is in hand.
+    pub fn holds(&self, place: &Place) -> bool {
+        self.in_work.contains_key(place)
+    }
+
+    /// The messages with a row in `work` that are in hand.
+    pub fn in_hand(&self) -> Vec<Place> {
+        self.in_work.keys().copied().collect()
+    }
+}

@@ -1,0 +1,354 @@
+//! The engine's way into the store: gathers what is finished into one settlement, and makes true in memory what the store says of it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::engine::{Engine, Event};
+use super::judge;
+use super::lanes::Open;
+use super::overlay::Fate;
+use super::run::{Finished, Run, Seq};
+use crate::message::{FeedId, Place, Status};
+use crate::store::{self, BlockedKey, End, LaneStep, Range, Read, Settled, Settlement, Store, Verdict, WorkRow};
+
+/// A settlement under way.
+pub(super) struct Settling {
+    /// The messages, in the order of `Settlement::settled`.
+    runs: Vec<Run>,
+    /// Messages in hand that get a row in `work` because the cursor passes them; they stand after `runs` in `settled`.
+    running: Vec<Seq>,
+}
+
+impl Engine {
+    /// Starts a settlement when there is reason to: time, number, or nothing else to wait for.
+    pub(super) fn settle_if_due(&mut self) {
+        if self.settling.is_some() || self.finished.is_empty() {
+            return;
+        }
+        let waited = self.first_finished.is_some_and(|since| since.elapsed() >= self.parts.settle_every);
+        let full = self.finished.len() >= self.parts.settle_messages_max;
+        if waited || full || self.runs.is_empty() {
+            self.start_settlement();
+        }
+    }
+
+    fn start_settlement(&mut self) {
+        self.first_finished = None;
+        let (mut settled, mut runs) = (Vec::new(), Vec::new());
+        for Finished { run, settled: mut one, .. } in std::mem::take(&mut self.finished) {
+            one.reads = reads(&run);
+            settled.push(one);
+            runs.push(run);
+        }
+        let lanes = self.steps(&settled);
+        let running = self.passed(&lanes);
+        let ranges = ranges(&mut settled, &runs, &lanes);
+        settled.extend(running.iter().map(|seq| judge::running(&self.runs[seq])));
+        let lanes = lanes.into_iter().map(|(_, step)| step).collect();
+        self.next_batch += 1;
+        let batch = (i64::from(self.parts.host.number) << 32) | i64::from(self.next_batch);
+        let settlement = Box::new(Settlement { lanes, settled, ranges });
+        self.settling = Some(Settling { runs, running });
+        let (store, sender, host) = (self.parts.store.clone(), self.sender.clone(), self.parts.host.clone());
+        tokio::spawn(async move {
+            let result = settle(&store, &host, batch, &settlement).await;
+            let _ = sender.send(Event::Settled(settlement, result));
+        });
+    }
+
+    /// The lanes touched, each with its cursor before and its step.
+    fn steps(&mut self, settled: &[Settled]) -> Vec<(i64, LaneStep)> {
+        let mut highest: BTreeMap<(FeedId, i32), i64> = BTreeMap::new();
+        for one in settled {
+            let end = highest.entry((one.place.feed, one.place.lane)).or_insert(0);
+            if !one.had_work {
+                *end = (*end).max(one.place.n);
+            }
+        }
+        let step = |((feed, lane), highest): ((FeedId, i32), i64)| {
+            let known = self.lanes.get(feed, lane)?;
+            Some((known.cursor, LaneStep { feed, lane, epoch: known.epoch, cursor: highest.max(known.cursor) }))
+        };
+        highest.into_iter().filter_map(step).collect()
+    }
+
+    /// The messages still in hand that the cursors pass.
+    fn passed(&mut self, lanes: &[(i64, LaneStep)]) -> Vec<Seq> {
+        let mut passed = Vec::new();
+        for (_, step) in lanes {
+            let Some(lane) = self.lanes.get(step.feed, step.lane) else { continue };
+            for open in lane.open.range(..=step.cursor).map(|(_, open)| open) {
+                if let Open::Running(seq) = open {
+                    passed.push(*seq);
+                }
+            }
+        }
+        passed
+    }
+
+    /// What the store said of the settlement under way.
+    pub(super) fn settled(&mut self, settlement: Box<Settlement>, result: store::Result<Verdict>) {
+        let Some(settling) = self.settling.take() else { return };
+        match result {
+            Ok(Verdict::Committed { settlement: number, still_blocked, woken }) => {
+                self.pause = 0;
+                self.committed(*settlement, settling, number, still_blocked.into_iter().collect(), woken);
+            }
+            Ok(Verdict::Fenced(lanes)) => {
+                self.parts.counts.fenced.fetch_add(lanes.len() as u64, Ordering::Relaxed);
+                self.restore(*settlement, settling);
+                lanes.into_iter().for_each(|(feed, lane)| self.lose(feed, lane));
+                self.rerun(&HashSet::new());
+            }
+            Ok(Verdict::Stale(stale)) => {
+                let places: HashSet<(Place, i32)> =
+                    stale.iter().map(|stale| &settlement.settled[stale.index]).map(|one| (one.place, one.run)).collect();
+                self.restore(*settlement, settling);
+                self.rerun(&places);
+            }
+            Err(error) => {
+                self.restore(*settlement, settling);
+                self.failed(error, false, false);
+            }
+        }
+    }
+
+    /// Puts the messages of a settlement that did not happen back in front of what finished since.
+    fn restore(&mut self, settlement: Settlement, settling: Settling) {
+        let mut finished: Vec<Finished> = settlement
+            .settled
+            .into_iter()
+            .zip(settling.runs)
+            .map(|(settled, run)| {
+                let blocks = settled.work.as_ref().is_some_and(|row| row.blocks);
+                Finished { run, settled, blocks }
+            })
+            .collect();
+        finished.append(&mut self.finished);
+        self.finished = finished;
+        if !self.finished.is_empty() {
+            self.first_finished.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Runs stale messages again, with those that read their unsettled writes and the later ones of their keys.
+    fn rerun(&mut self, stale: &HashSet<(Place, i32)>) {
+        // Keys with a dropped message, and whether the first of them was a new row: then all of its line was in hand.
+        let mut dirty: HashMap<BlockedKey, bool> = HashMap::new();
+        let mut back: HashMap<BlockedKey, Vec<Run>> = HashMap::new();
+        let mut kept = Vec::new();
+        for done in std::mem::take(&mut self.finished) {
+            let key = done.run.key();
+            let hit = stale.contains(&(done.settled.place, done.settled.run));
+            let read_dropped = done.run.seen.iter().flat_map(|seen| &seen.cells).any(|cell| cell.fate() == Fate::Dropped);
+            let behind = done.settled.work.as_ref().is_some_and(|row| row.status == Status::Behind);
+            let follows = dirty.get(&key).is_some_and(|whole_line| *whole_line || !behind);
+            if !(hit || read_dropped || follows) {
+                kept.push(done);
+                continue;
+            }
+            dirty.entry(key).or_insert(done.run.row.is_none());
+            self.overlay.remove(&done.settled.writes, &done.settled.bindings, &done.run.cell);
+            done.run.cell.drop_writes();
+            back.entry(key).or_default().push(done.run);
+        }
+        self.finished = kept;
+        for (key, runs) in back {
+            if dirty[&key] {
+                self.lanes.set_blocked(key, false);
+            }
+            self.put_back(key, runs);
+        }
+    }
+
+    /// Puts messages back at the front of their key's line, to run again.
+    fn put_back(&mut self, key: BlockedKey, runs: Vec<Run>) {
+        let mut seqs = Vec::new();
+        for mut run in runs {
+            let seq = self.next_seq;
+            self.next_seq += 1;
+            let place = run.message.place;
+            run.again(seq);
+            self.parts.counts.conflicts.fetch_add(1, Ordering::Relaxed);
+            if run.row.is_some() {
+                self.lanes.hold(place, seq);
+            } else if let Some(lane) = self.lanes.get(place.feed, place.lane) {
+                lane.open.insert(place.n, Open::Running(seq));
+            }
+            self.runs.insert(seq, run);
+            seqs.push(seq);
+        }
+        self.lanes.push_front(key, &seqs);
+        self.ready.extend(seqs.first());
+    }
+
+    fn committed(&mut self, settlement: Settlement, settling: Settling, number: i64, still: HashSet<BlockedKey>, woken: usize) {
+        let Settling { runs, running } = settling;
+        self.parts.counts.settlements.fetch_add(1, Ordering::Relaxed);
+        self.parts.counts.messages.fetch_add(runs.len() as u64, Ordering::Relaxed);
+        let mut released: HashSet<BlockedKey> = HashSet::new();
+        for step in &settlement.lanes {
+            if let Some(lane) = self.lanes.get(step.feed, step.lane) {
+                lane.cursor = lane.cursor.max(step.cursor);
+                lane.open = lane.open.split_off(&(step.cursor + 1));
+            }
+        }
+        let mut all = settlement.settled.into_iter();
+        for (run, one) in runs.into_iter().zip(all.by_ref()) {
+            run.cell.settle(number);
+            self.overlay.remove(&one.writes, &one.bindings, &run.cell);
+            self.lanes.release(&one.place);
+            let key = run.key();
+            match &one.work {
+                Some(row) if row.blocks => self.lanes.set_blocked(key, true),
+                Some(_) => {}
+                None if one.had_work => {
+                    released.insert(key);
+                }
+                None => {}
+            }
+            self.forget(&run);
+        }
+        for (seq, one) in running.into_iter().zip(all) {
+            self.now_in_work(seq, one.work);
+        }
+        for key in released {
+            if still.contains(&key) {
+                self.lanes.set_blocked(key, true);
+                self.draining.insert(key);
+                self.ask_due = true;
+            } else {
+                self.draining.remove(&key);
+                self.lanes.set_blocked(key, false);
+                self.lanes.set_more_behind(key, false);
+                self.free(key);
+            }
+        }
+        self.ask_due |= woken > 0;
+        self.parts.settled.send_replace(number);
+    }
+
+    /// A message that the cursor has passed has a row in `work` now, be it still running or finished meanwhile.
+    fn now_in_work(&mut self, seq: Seq, row: Option<WorkRow>) {
+        if let Some(run) = self.runs.get_mut(&seq) {
+            run.row = row;
+            let place = run.message.place;
+            self.lanes.hold(place, seq);
+        } else if let Some(done) = self.finished.iter_mut().find(|done| done.run.seq == seq) {
+            done.run.row = row;
+            done.settled.had_work = true;
+            self.lanes.hold(done.settled.place, seq);
+        }
+    }
+
+    /// A key is free in the store: what finished as `behind` meanwhile, and is not settled, has nobody to stand behind.
+    fn free(&mut self, key: BlockedKey) {
+        let (mut behind, mut kept) = (Vec::new(), Vec::new());
+        for done in std::mem::take(&mut self.finished) {
+            let stands = done.run.key() == key && done.settled.work.as_ref().is_some_and(|row| row.status == Status::Behind);
+            if stands { behind.push(done.run) } else { kept.push(done) }
+        }
+        self.finished = kept;
+        if !behind.is_empty() {
+            self.put_back(key, behind);
+        }
+    }
+}
+
+/// Settles until the store says what became of it. A batch's number is never given twice, so that a commit of unknown fate cannot happen
+/// a second time: the retry waits for it and then fails on the number.
+async fn settle(store: &Arc<dyn Store>, host: &store::Host, batch: i64, settlement: &Settlement) -> store::Result<Verdict> {
+    let mut tries = 0_u32;
+    loop {
+        let error = match store.settle(host, batch, settlement).await {
+            Ok(verdict) => return Ok(verdict),
+            Err(error) => error,
+        };
+        if tries.is_power_of_two() || tries == 0 {
+            tracing::warn!(error = %crate::ingest::Chain(&error), tries, "a settlement did not come back; asking what became of it");
+        }
+        loop {
+            tokio::time::sleep(Duration::from_millis(50 << tries.min(6))).await;
+            tries += 1;
+            match store.settled(batch).await {
+                Ok(Some(number)) => return recovered(store, settlement, number).await,
+                Ok(None) => break,
+                Err(other) if other.is_transient() => {}
+                Err(other) => return Err(other),
+            }
+        }
+    }
+}
+
+/// The verdict of a commit whose answer was lost.
+async fn recovered(store: &Arc<dyn Store>, settlement: &Settlement, number: i64) -> store::Result<Verdict> {
+    let lanes: Vec<(FeedId, i32)> = settlement.lanes.iter().map(|step| (step.feed, step.lane)).collect();
+    let still_blocked = store.blocked(&lanes).await?;
+    Ok(Verdict::Committed { settlement: number, still_blocked, woken: 1 })
+}
+
+/// What a message read, as the store validates it. What it read of this very settlement needs no validation.
+fn reads(run: &Run) -> Vec<Read> {
+    let mut reads = Vec::with_capacity(run.seen.len());
+    for seen in &run.seen {
+        let settled = seen.cells.iter().filter_map(|cell| match cell.fate() {
+            Fate::Settled(number) => Some(number),
+            Fate::Unsettled | Fate::Dropped => None,
+        });
+        if let Some(at) = seen.at.or(settled.max()) {
+            reads.push(Read { request: seen.request.clone(), at });
+        }
+    }
+    reads
+}
+
+/// Provenance of the stretches that the cursors pass. A message whose plugin differs from its stretch's gets an outcome row of its own.
+fn ranges(settled: &mut [Settled], runs: &[Run], lanes: &[(i64, LaneStep)]) -> Vec<Range> {
+    let mut order: Vec<usize> = (0..settled.len()).filter(|i| !settled[*i].had_work).collect();
+    order.sort_unstable_by_key(|i| settled[*i].place);
+    let mut ranges: Vec<Range> = Vec::new();
+    for i in order {
+        let (one, run) = (&settled[i], &runs[i]);
+        let plain = one.work.is_none() && one.end.is_none();
+        let Some(active) = run.active.as_ref().filter(|_| plain) else { continue };
+        let Place { feed, lane, n } = one.place;
+        let fits = ranges.last_mut().filter(|range| (range.feed, range.lane, range.now_ms) == (feed, lane, run.context.now_ms));
+        match fits {
+            Some(range) => {
+                let known = range.activations.iter().find(|(table, _)| *table == run.message.table).map(|(_, activation)| *activation);
+                match known {
+                    Some(activation) if activation != active.activation => {
+                        settled[i].end = Some(handled(run));
+                        continue;
+                    }
+                    Some(_) => {}
+                    None => range.activations.push((run.message.table.clone(), active.activation)),
+                }
+                range.to = n;
+            }
+            None => ranges.push(Range {
+                feed,
+                lane,
+                from: n,
+                to: n,
+                now_ms: run.context.now_ms,
+                activations: vec![(run.message.table.clone(), active.activation)],
+            }),
+        }
+    }
+    debug_assert!(ranges.iter().all(|range| lanes.iter().any(|(_, step)| step.feed == range.feed && step.cursor >= range.to)));
+    ranges
+}
+
+fn handled(run: &Run) -> End {
+    End {
+        status: Status::Handled,
+        code: String::new(),
+        reason: String::new(),
+        attempts: run.attempts(),
+        activation: run.active.as_ref().map(|active| active.activation),
+        now_ms: run.context.now_ms,
+    }
+}
