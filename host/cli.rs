@@ -2,6 +2,7 @@
 //! The only module that knows clap.
 
 mod activate;
+mod capture;
 mod completions;
 mod doctor;
 mod init;
@@ -87,6 +88,8 @@ enum Command {
     Plugins(plugins::Args),
     /// List messages, or show one with all that became of it
     Messages(messages::Args),
+    /// Write messages to a file, from the inbox or straight from a topic
+    Capture(capture::Args),
     /// Print a completion script
     Completions(completions::Args),
 }
@@ -127,6 +130,7 @@ async fn dispatch(command: Command, shell: &Shell) -> anyhow::Result<Exit> {
         Command::Rollback(args) => rollback::run(args, shell).await,
         Command::Plugins(args) => plugins::run(args, shell).await,
         Command::Messages(args) => messages::run(args, shell).await,
+        Command::Capture(args) => capture::run(args, shell).await,
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
     }
 }
