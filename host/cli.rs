@@ -2,6 +2,7 @@
 //! The only module that knows clap.
 
 mod activate;
+pub mod build;
 mod capture;
 mod completions;
 mod doctor;
@@ -72,6 +73,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Build plugins: compile for wasm and encode the components
+    Build(build::Args),
     /// Write a commented, working config
     Init(init::Args),
     /// Bring the tables of the store up to this version
@@ -122,6 +125,7 @@ pub fn main() -> ExitCode {
 
 async fn dispatch(command: Command, shell: &Shell) -> anyhow::Result<Exit> {
     match command {
+        Command::Build(args) => build::run(args, shell),
         Command::Init(args) => init::run(args, shell),
         Command::Migrate(args) => migrate::run(args, shell).await,
         Command::Doctor(args) => doctor::run(args, shell).await,

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use crate::message::{Cause, Delivery};
 use crate::outcome::Stop;
-use crate::request::{Answer, Ask, Call, Entry, Id, KeyOf, KnownId, Page, Reply, Request, Response, Scan};
+use crate::request::{Answer, Ask, Calls, Entry, Id, KeyOf, KnownId, Page, Reply, Request, Scan};
 use crate::time::Now;
 
 /// The context of one attempt. All but the answers is the same in each of its rounds.
@@ -95,8 +95,11 @@ impl Context {
         self.all(KeyOf::new(namespace, id))
     }
 
-    /// The response of an endpoint.
-    pub fn call(&self, call: Call) -> Result<&Response, Stop> {
+    /// The answer of an endpoint: a response for a [`Call`], a response or the reason why there is none for a [`LenientCall`].
+    ///
+    /// [`Call`]: crate::Call
+    /// [`LenientCall`]: crate::LenientCall
+    pub fn call<C: Ask + Calls>(&self, call: C) -> Result<C::Answer<'_>, Stop> {
         self.all(call)
     }
 

@@ -70,7 +70,7 @@ pub use context::Context;
 pub use description::Description;
 pub use message::{Cause, Delivery, Headers, Message};
 pub use outcome::{Action, Binding, Dismissal, Fault, FaultKind, Outcome, Output, Stop, Translation, Wait, Write};
-pub use request::{Answer, Ask, Call, Entry, Id, KeyOf, KnownId, LenientCall, Page, Reply, Request, Response, Scan};
+pub use request::{Answer, Ask, Call, Calls, Entry, Id, KeyOf, KnownId, LenientCall, Page, Reply, Request, Response, Scan};
 pub use time::{LocalTime, Now};
 
 /// A translator: what a plugin is. Made once per instance by [`configure`](Self::configure), then called once per message and round.
@@ -87,10 +87,13 @@ pub trait Translator: Sized + 'static {
     fn translate(&self, message: &Message, ctx: &Context) -> Result<Outcome, Stop>;
 }
 
-/// Makes a [`Translator`] the component's export. Once per crate, at its top level; does nothing outside wasm.
+/// Makes a [`Translator`] the component's export. Once per crate, at its top level; outside wasm it only checks the type.
 #[macro_export]
 macro_rules! register {
     ($translator:ty) => {
+        #[cfg(not(target_family = "wasm"))]
+        const _: fn(&str) -> ::std::result::Result<$translator, ::std::string::String> = <$translator as $crate::Translator>::configure;
+
         #[cfg(target_family = "wasm")]
         const _: () = {
             ::std::thread_local! {

@@ -250,7 +250,12 @@ impl Response {
     }
 }
 
-/// A question with a typed answer. Tuples (up to six) and vectors of questions are questions too, asked together.
+/// Questions to an endpoint: [`Call`] and [`LenientCall`].
+pub trait Calls {}
+impl Calls for Call {}
+impl Calls for LenientCall {}
+
+/// A question with a typed answer. Tuples (up to six), vectors and options of questions are questions too, asked together.
 pub trait Ask {
     /// What is answered; borrows from the context.
     type Answer<'a>;
@@ -329,6 +334,17 @@ impl<Q: Ask> Ask for Vec<Q> {
             answers.extend(question.ask(ctx, missing)?);
         }
         Ok((answers.len() == self.len()).then_some(answers))
+    }
+}
+
+impl<Q: Ask> Ask for Option<Q> {
+    type Answer<'a> = Option<Q::Answer<'a>>;
+
+    fn ask<'a>(&self, ctx: &'a Context, missing: &mut Vec<Request>) -> Result<Option<Self::Answer<'a>>, Stop> {
+        match self {
+            Some(question) => Ok(question.ask(ctx, missing)?.map(Some)),
+            None => Ok(Some(None)),
+        }
     }
 }
 
