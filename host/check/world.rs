@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use self::ids_interim as ids;
 use crate::plugin::{Binding, Reply, Request, Scan, Write};
+use crate::translate::ids;
 
 /// Ids of checks come from a secret that everybody knows, so that they are the same on every machine.
 const SECRET: [u8; 32] = [0; 32];
@@ -155,21 +155,5 @@ mod tests {
         assert!(world.bind(&[Binding { namespace: "n".into(), key: "l".into(), id: "7".into() }]).unwrap_err().contains("no uuid"));
         world.bind(&[Binding { namespace: "n".into(), key: "l".into(), id: other.clone() }]).unwrap();
         assert_eq!(world.answer(&Request::Id { namespace: "n".into(), key: "l".into() }), Some(Reply::Id(other)), "a bound id wins");
-    }
-}
-
-mod ids_interim {
-    use hmac::{Hmac, KeyInit, Mac};
-    use sha2::Sha256;
-    use uuid::Uuid;
-
-    pub(super) fn derive(secret: &[u8; 32], namespace: &str, key: &str) -> Uuid {
-        let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length");
-        mac.update(&(namespace.len() as u64).to_be_bytes());
-        mac.update(namespace.as_bytes());
-        mac.update(key.as_bytes());
-        let mut half = [0; 16];
-        half.copy_from_slice(&mac.finalize().into_bytes()[..16]);
-        Uuid::new_v8(half)
     }
 }
