@@ -1,5 +1,6 @@
 //! What the stories of this test binary share. Each part knows one outside thing.
 
+pub mod kafka;
 pub mod services;
 pub mod stub;
 

@@ -22,11 +22,13 @@ use crate::store::OutputRow;
 pub(super) const MESSAGE_TIMEOUT_MS: u64 = 5_000;
 const FULL_PAUSE: Duration = Duration::from_millis(2);
 
-const TUNED: [(&str, &str); 4] = [
+const TUNED: [(&str, &str); 5] = [
     ("linger.ms", "5"),
     ("compression.type", "lz4"),
     ("queue.buffering.max.kbytes", "65536"),
     ("topic.metadata.refresh.interval.ms", "30000"),
+    // Whether an unknown topic is missing for good is confirmed here, not waited for there.
+    ("topic.metadata.propagation.max.ms", "1000"),
 ];
 
 const FIXED: [(&str, &str); 4] =
