@@ -99,9 +99,11 @@ pub fn event_id(message: Uuid, run: i32, ordinal: i32) -> Uuid {
 }
 
 /// Opens the store that a URL names. Does not migrate.
-pub async fn open(config: &Config, _clock: Clock) -> Result<Arc<dyn Store>> {
-    let scheme = config.url.split(':').next().unwrap_or_default();
-    Err(Error::Config(format!("store.url starts with \"{scheme}:\"; it must start with \"sqlite:\" or \"postgres:\"")))
+pub async fn open(config: &Config, clock: Clock) -> Result<Arc<dyn Store>> {
+    match config.url.split(':').next().unwrap_or_default() {
+        "postgres" | "postgresql" => Ok(Arc::new(postgres::open(config, clock).await?)),
+        scheme => Err(Error::Config(format!("store.url starts with \"{scheme}:\"; it must start with \"sqlite:\" or \"postgres:\""))),
+    }
 }
 
 // ---------------------------------------------------------------- schema

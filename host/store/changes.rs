@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 use super::Settled;
 use super::awaited::{Awaited, Touched};
@@ -82,6 +83,11 @@ impl<'a> Changes<'a> {
             });
         }
         changes
+    }
+
+    /// Notes a new binding of a message.
+    pub fn bound(&mut self, index: usize, namespace: &str, key: &str, id: Uuid) {
+        self.touched.extend(Touched::by_binding(namespace, key, id).map(|touched| (touched, index)));
     }
 
     /// Whether a message that begins to wait in this settlement is woken by a later message of it.

@@ -1,0 +1,331 @@
+//! What people ask: which messages stand where, one message with all around it, counts; and entries by hand.
+//! Rows of the view are slow to make one by one, so the inbox is cut down first by whatever the filter names.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sqlx::postgres::{PgConnection, PgRow, Postgres as Database};
+use sqlx::{Connection, QueryBuilder, Row};
+use uuid::Uuid;
+
+use super::outputs::{output_columns, output_row};
+use super::plugins::activation;
+use super::rows::{Tables, bytes, message_columns};
+use super::text::{plain, stored};
+use super::{Postgres, Try, effects, retried, validate};
+use crate::message::{Message, Status};
+use crate::plugin::{Binding, Request, Scan, Write};
+use crate::store::changes::Changes;
+use crate::store::{Count, Error, Filter, Found, MessageDetail, MessageStatus, Messages, OutputCursor, OutputRow, Reads, Result};
+
+/// The columns that [`status_row`] reads, of `message_status m` and `inbox i`; times are exact in milliseconds.
+macro_rules! status_columns {
+    () => {
+        "m.id, m.feed, m.\"table\", m.\"partition\", m.\"offset\", m.status, m.code, m.reason, m.attempts, m.digest, \
+         (round(extract(epoch FROM m.received_at) * 1000))::bigint, (round(extract(epoch FROM m.settled_at) * 1000))::bigint, \
+         (round(extract(epoch FROM m.due_at) * 1000))::bigint, i.ordering_key"
+    };
+}
+
+const STATUS_COLUMNS: usize = 14;
+
+fn status_row(row: &PgRow, first: usize) -> Try<MessageStatus> {
+    let key: Option<Vec<u8>> = row.try_get(first + 13)?;
+    Ok(MessageStatus {
+        id: row.try_get(first)?,
+        feed: row.try_get(first + 1)?,
+        table: plain(row.try_get(first + 2)?),
+        partition: row.try_get(first + 3)?,
+        offset: row.try_get(first + 4)?,
+        key: key.map(|key| String::from_utf8_lossy(&key).into_owned()),
+        status: row.try_get(first + 5)?,
+        code: row.try_get::<Option<String>, _>(first + 6)?.map(plain),
+        reason: row.try_get::<Option<String>, _>(first + 7)?.map(plain),
+        attempts: row.try_get(first + 8)?,
+        digest: row.try_get(first + 9)?,
+        received_ms: row.try_get(first + 10)?,
+        settled_ms: row.try_get(first + 11)?,
+        due_ms: row.try_get(first + 12)?,
+    })
+}
+
+/// The rows of a filter: `columns` of `message_status m` and `inbox i`.
+fn filtered<'a>(columns: &str, filter: &'a Filter) -> QueryBuilder<Database> {
+    let order = if filter.oldest_first { "ASC" } else { "DESC" };
+    // What only the view knows is asked of the view; without that the inbox alone gives the page.
+    let judged = filter.status.is_some() || filter.code.is_some();
+    let mut query = QueryBuilder::new("WITH chosen AS MATERIALIZED (SELECT x.feed, x.lane, x.n FROM inbox x ");
+    match filter.status {
+        Some(Status::Pending) => {
+            query.push(
+                "JOIN (SELECT y.feed, y.lane, y.n FROM lane l JOIN inbox y ON y.feed = l.feed AND y.lane = l.lane AND y.n > l.cursor
+                   UNION SELECT feed, lane, n FROM work WHERE status = 0) c ON c.feed = x.feed AND c.lane = x.lane AND c.n = x.n ",
+            );
+        }
+        Some(status) if status != Status::Handled => {
+            query.push("JOIN (SELECT feed, lane, n FROM work WHERE status = ").push_bind(status.code());
+            query.push(" UNION SELECT feed, lane, n FROM outcome WHERE status = ").push_bind(status.code());
+            if status == Status::Failed {
+                query.push(" UNION SELECT feed, lane, n FROM parked_output");
+            }
+            query.push(") c ON c.feed = x.feed AND c.lane = x.lane AND c.n = x.n ");
+        }
+        _ => {}
+    }
+    query.push("WHERE true");
+    if let Some(feed) = &filter.feed {
+        query.push(" AND x.feed = (SELECT id FROM feed WHERE name = ").push_bind(stored(feed)).push(")");
+    }
+    if let Some(table) = &filter.table {
+        query.push(" AND x.source_table = ").push_bind(stored(table));
+    }
+    if let Some(key) = &filter.key {
+        query.push(" AND x.ordering_key = ").push_bind(key.as_bytes());
+    }
+    if let Some(id) = filter.id {
+        query.push(" AND x.id = ").push_bind(id);
+    }
+    if let Some((partition, offset)) = filter.at {
+        query.push(" AND x.source_partition = ").push_bind(partition).push(" AND x.source_offset = ").push_bind(offset);
+    }
+    if !judged {
+        query.push(format!(" ORDER BY x.received_ms {order}, x.source_partition {order}, x.source_offset {order} LIMIT "));
+        query.push_bind(filter.limit);
+    }
+    query.push(") SELECT ").push(columns);
+    query.push(
+        " FROM chosen c JOIN inbox i ON i.feed = c.feed AND i.lane = c.lane AND i.n = c.n
+         JOIN message_status m ON m.feed_number = c.feed AND m.lane = c.lane AND m.n = c.n WHERE true",
+    );
+    if let Some(status) = filter.status {
+        query.push(" AND m.status = ").push_bind(status.as_str());
+    }
+    if let Some(code) = &filter.code {
+        query.push(" AND m.code = ").push_bind(stored(code));
+    }
+    query.push(format!(" ORDER BY i.received_ms {order}, i.source_partition {order}, i.source_offset {order} LIMIT "));
+    query.push_bind(filter.limit);
+    query
+}
+
+impl Postgres {
+    async fn messages_once(&self, filter: &Filter) -> Try<Vec<MessageStatus>> {
+        let rows = filtered(status_columns!(), filter).build().persistent(false).fetch_all(self.pool().await?).await?;
+        rows.iter().map(|row| status_row(row, 0)).collect()
+    }
+
+    async fn captured_once(&self, filter: &Filter) -> Try<Vec<(Message, MessageStatus)>> {
+        let filter = Filter { oldest_first: true, ..filter.clone() };
+        let columns = concat!(status_columns!(), ", ", message_columns!());
+        let rows = filtered(columns, &filter).build().persistent(false).fetch_all(self.pool().await?).await?;
+        let mut tables = Tables::default();
+        rows.iter().map(|row| Ok((tables.message_at(row, STATUS_COLUMNS)?, status_row(row, 0)?))).collect()
+    }
+
+    async fn message_once(&self, id: Uuid) -> Try<Option<MessageDetail>> {
+        let filter = Filter { id: Some(id), limit: 1, ..Filter::default() };
+        let Some((message, status)) = self.captured_once(&filter).await?.pop() else { return Ok(None) };
+        let mut connection = self.pool().await?.acquire().await?;
+        let place = message.place;
+        // The last run that was settled: its settlement, its `now`, its activation.
+        let last = sqlx::query(
+            "SELECT settlement, now_ms, activation, run FROM (
+               SELECT settlement, NULL::bigint AS now_ms, activation, run FROM work WHERE feed = $1 AND lane = $2 AND n = $3
+               UNION ALL SELECT settlement, now_ms, activation, run FROM outcome WHERE feed = $1 AND lane = $2 AND n = $3
+               UNION ALL (SELECT r.settlement, r.now_ms, (r.activations ->> $4)::bigint, -1 FROM settled_range r JOIN lane l USING (feed, lane)
+                 WHERE feed = $1 AND lane = $2 AND to_n >= $3 AND from_n <= $3 AND $3 <= l.cursor ORDER BY to_n, settlement DESC LIMIT 1)
+             ) o ORDER BY run DESC, now_ms IS NULL DESC LIMIT 1",
+        )
+        .bind(place.feed.0)
+        .bind(place.lane)
+        .bind(place.n)
+        .bind(stored(&message.table))
+        .fetch_optional(&mut *connection)
+        .await?;
+        let mut detail = MessageDetail {
+            outputs: outputs_of(&mut connection, &message).await?,
+            status,
+            settlement: None,
+            now_ms: None,
+            activation: None,
+            answers: None,
+            waits: waits_of(&mut connection, &message).await?,
+            message,
+        };
+        if let Some(row) = last {
+            (detail.settlement, detail.now_ms) = (row.try_get(0)?, row.try_get(1)?);
+            if let Some(number) = row.try_get::<Option<i64>, _>(2)? {
+                let found = sqlx::query("SELECT id, feed, source_table, digest, config, at_ms, by_whom, why FROM activation WHERE id = $1")
+                    .bind(number)
+                    .fetch_optional(&mut *connection)
+                    .await?;
+                detail.activation = found.as_ref().map(activation).transpose()?;
+            }
+        }
+        if matches!(&*detail.status.status, "waiting" | "retry" | "pending" | "behind" | "held" | "stopped") {
+            // It has not left at any settlement yet.
+            detail.settlement = None;
+        }
+        let answers = sqlx::query("SELECT data FROM answers WHERE feed = $1 AND lane = $2 AND n = $3 ORDER BY run DESC LIMIT 1")
+            .bind(place.feed.0)
+            .bind(place.lane)
+            .bind(place.n)
+            .fetch_optional(&mut *connection)
+            .await?;
+        if let Some(row) = answers {
+            detail.answers = bytes(&row, 0)?;
+        }
+        Ok(Some(detail))
+    }
+
+    async fn counts_once(&self) -> Try<Vec<Count>> {
+        let rows = sqlx::query(
+            "SELECT f.name, i.source_table,
+               CASE WHEN p.n IS NOT NULL THEN 6 ELSE coalesce(w.status, o.status, CASE WHEN i.n <= l.cursor THEN 1 ELSE 0 END) END AS status,
+               count(*)
+             FROM inbox i JOIN feed f ON f.id = i.feed JOIN lane l ON l.feed = i.feed AND l.lane = i.lane
+             LEFT JOIN (SELECT DISTINCT ON (feed, lane, n) feed, lane, n, status FROM work ORDER BY feed, lane, n, run DESC) w
+               ON w.feed = i.feed AND w.lane = i.lane AND w.n = i.n
+             LEFT JOIN (SELECT DISTINCT ON (feed, lane, n) feed, lane, n, status FROM outcome ORDER BY feed, lane, n, run DESC) o
+               ON o.feed = i.feed AND o.lane = i.lane AND o.n = i.n
+             LEFT JOIN (SELECT DISTINCT feed, lane, n FROM parked_output) p ON p.feed = i.feed AND p.lane = i.lane AND p.n = i.n
+             GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
+        )
+        .fetch_all(self.pool().await?)
+        .await?;
+        let count = |row: &PgRow| {
+            let code: i32 = row.try_get(2)?;
+            let status = i16::try_from(code).ok().and_then(Status::from_code);
+            let status = status.ok_or_else(|| Error::Corrupt(format!("a row has the status {code}")))?;
+            let (feed, table) = (row.try_get(0)?, plain(row.try_get(1)?));
+            Ok(Count { feed, table, status: status.as_str().to_owned(), count: row.try_get(3)? })
+        };
+        rows.iter().map(count).collect()
+    }
+
+    async fn unpublished_once(&self) -> Try<Vec<(String, i64)>> {
+        let rows = sqlx::query_as(
+            "SELECT t.name, (SELECT count(*) FROM settlement s JOIN output o ON o.target = t.id AND o.batch = s.batch
+               WHERE s.number >= c.settlement AND (s.number > c.settlement OR o.position > c.position))
+             FROM target t JOIN target_cursor c ON c.target = t.id ORDER BY t.name",
+        )
+        .fetch_all(self.pool().await?)
+        .await?;
+        Ok(rows)
+    }
+
+    async fn put_entries_once(&self, writes: &[Write], bindings: &[Binding]) -> Try<()> {
+        let mut connection = self.pool().await?.acquire().await?;
+        let mut transaction = connection.begin().await?;
+        let (number, now_ms) = self.number(&mut transaction, self.id, None).await?;
+        let (new, conflicts) = validate::bindings(&mut transaction, &bindings.iter().enumerate().collect::<Vec<_>>()).await?;
+        if let Some(conflict) = conflicts.first() {
+            let Binding { namespace, key, id } = &bindings[conflict.index];
+            transaction.rollback().await?;
+            return Err(
+                Error::Config(format!("{key} cannot be bound to {id} in namespace {namespace}: one of them is bound otherwise")).into()
+            );
+        }
+        let writes: Vec<_> = writes.iter().enumerate().collect();
+        let known = effects::stored_entries(&mut transaction, &writes).await?;
+        let mut changes = Changes::of(writes, &known);
+        for binding in &new {
+            changes.bound(binding.index, binding.namespace, binding.key, binding.id);
+        }
+        effects::store_entries(&mut transaction, number, &changes).await?;
+        effects::store_bindings(&mut transaction, number, &new).await?;
+        effects::wake(&mut transaction, now_ms, changes.touched.keys()).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    async fn bindings_once(&self, namespace: &str) -> Try<Vec<(String, Uuid)>> {
+        let rows: Vec<(String, Uuid)> = sqlx::query_as("SELECT key, id FROM id_binding WHERE namespace = $1 ORDER BY key")
+            .bind(stored(namespace))
+            .fetch_all(self.pool().await?)
+            .await?;
+        Ok(rows.into_iter().map(|(key, id)| (plain(key), id)).collect())
+    }
+}
+
+/// The outputs of all runs of a message: by the settlements that could have made them, as outputs have no index on messages.
+async fn outputs_of(connection: &mut PgConnection, message: &Message) -> Try<Vec<(String, OutputRow, bool, Option<String>)>> {
+    let rows = sqlx::query(concat!(
+        "WITH at AS (SELECT settlement FROM outcome WHERE feed = $1 AND lane = $2 AND n = $3
+           UNION SELECT settlement FROM settled_range WHERE feed = $1 AND lane = $2 AND to_n >= $3 AND from_n <= $3
+           UNION SELECT settlement FROM work WHERE feed = $1 AND lane = $2 AND n = $3
+           UNION SELECT settlement FROM parked_output WHERE feed = $1 AND lane = $2 AND n = $3)
+         SELECT ",
+        output_columns!(),
+        ", t.name, c.settlement, c.position, p.reason
+         FROM at JOIN settlement s ON s.number = at.settlement CROSS JOIN target t
+         JOIN output o ON o.target = t.id AND o.batch = s.batch AND o.feed = $1 AND o.lane = $2 AND o.n = $3
+         JOIN target_cursor c ON c.target = t.id JOIN feed f ON f.id = o.feed
+         LEFT JOIN activation a ON a.id = o.activation
+         LEFT JOIN parked_output p ON p.target = o.target AND p.settlement = s.number AND p.position = o.position
+         ORDER BY o.run, s.number, o.ordinal"
+    ))
+    .bind(message.place.feed.0)
+    .bind(message.place.lane)
+    .bind(message.place.n)
+    .fetch_all(connection)
+    .await?;
+    let output = |row: &PgRow| {
+        let output = output_row(row)?;
+        let cursor = OutputCursor { settlement: row.try_get(16)?, index: row.try_get(17)? };
+        let parked: Option<String> = row.try_get(18)?;
+        let published = output.cursor <= cursor && parked.is_none();
+        Ok((row.try_get(15)?, output, published, parked.map(plain)))
+    };
+    rows.iter().map(output).collect()
+}
+
+async fn waits_of(connection: &mut PgConnection, message: &Message) -> Try<Vec<Request>> {
+    let rows: Vec<(String,)> = sqlx::query_as("SELECT request FROM wait WHERE feed = $1 AND lane = $2 AND n = $3 ORDER BY run, ordinal")
+        .bind(message.place.feed.0)
+        .bind(message.place.lane)
+        .bind(message.place.n)
+        .fetch_all(connection)
+        .await?;
+    let request = |(text,): &(String,)| {
+        serde_json::from_str(text).map_err(|error| Error::Corrupt(format!("what a message waits for: {error}")).into())
+    };
+    rows.iter().map(request).collect()
+}
+
+#[async_trait]
+impl Messages for Postgres {
+    async fn messages(&self, filter: &Filter) -> Result<Vec<MessageStatus>> {
+        retried!(self, "list messages", self.messages_once(filter))
+    }
+
+    async fn message(&self, id: Uuid) -> Result<Option<MessageDetail>> {
+        retried!(self, "read a message", self.message_once(id))
+    }
+
+    async fn captured(&self, filter: &Filter) -> Result<Vec<(Message, MessageStatus)>> {
+        retried!(self, "read messages", self.captured_once(filter))
+    }
+
+    async fn counts(&self) -> Result<Vec<Count>> {
+        retried!(self, "count messages", self.counts_once())
+    }
+
+    async fn unpublished(&self) -> Result<Vec<(String, i64)>> {
+        retried!(self, "count outputs", self.unpublished_once())
+    }
+
+    async fn put_entries(&self, writes: &[Write], bindings: &[Binding]) -> Result<()> {
+        retried!(self, "write entries", self.put_entries_once(writes, bindings))
+    }
+
+    async fn entries(&self, scan: &Scan) -> Result<Vec<(String, Bytes)>> {
+        match self.read(&[Request::Entries(scan.clone())]).await?.found.pop() {
+            Some(Found::Page { items, .. }) => Ok(items),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    async fn bindings(&self, namespace: &str) -> Result<Vec<(String, Uuid)>> {
+        retried!(self, "list bindings", self.bindings_once(namespace))
+    }
+}
