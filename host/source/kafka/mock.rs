@@ -3,8 +3,14 @@
 
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
+use rdkafka::ClientConfig;
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+use crate::message::Captured;
 
 /// A running mock cluster; it ends when this is dropped.
 pub struct Mock {
@@ -40,5 +46,28 @@ impl Mock {
     /// `HOST:PORT` of the broker.
     pub fn brokers(&self) -> &str {
         &self.brokers
+    }
+
+    /// Produces messages to a topic, spread by their keys, and waits until the cluster has them.
+    pub fn produce(&self, topic: &str, messages: &[Captured]) -> Result<(), String> {
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", &self.brokers)
+            .set("linger.ms", "5")
+            .create()
+            .map_err(|error| format!("no producer for the mock cluster: {error}"))?;
+        for message in messages {
+            let mut record = BaseRecord::<[u8], [u8]>::to(topic);
+            record.key = message.key.as_deref();
+            record.payload = message.payload.as_deref();
+            record.timestamp = message.timestamp_ms;
+            while let Err((error, back)) = producer.send(record) {
+                if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
+                    return Err(format!("produce to {topic}: {error}"));
+                }
+                producer.poll(Duration::from_millis(10));
+                record = back;
+            }
+        }
+        producer.flush(Duration::from_secs(30)).map_err(|error| format!("produce to {topic}: {error}"))
     }
 }
