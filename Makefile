@@ -2,9 +2,10 @@
 
 CARGO ?= cargo
 WASM := wasm32-unknown-unknown
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help lint test demo acceptance bench wasm-target
+.PHONY: help lint test demo plugins acceptance bench wasm-target
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,3 +22,13 @@ test: wasm-target ## Run every test; starts a PostgreSQL and a Kafka of its own
 # What plugins are compiled for. Toolchains without rustup bring their own targets.
 wasm-target:
 	@if command -v rustup >/dev/null 2>&1 && ! rustup target list --installed | grep -qx $(WASM); then rustup target add $(WASM); fi
+
+PLUGINS := gjennomforing deltaker hist-deltaker
+
+# The Arena translators as components, below target/tolk.
+plugins: wasm-target
+	$(CARGO) build --release --locked
+	@for plugin in $(PLUGINS); do $(TARGET)/release/tolk build plugins/arena/$$plugin || exit $$?; done
+
+demo: plugins ## The main job on this machine alone, with a Kafka in the process; FOLLOW=1 goes on until Ctrl-C
+	$(TARGET)/release/tolk demo $(if $(FOLLOW),--follow) $(foreach plugin,$(PLUGINS),$(TARGET)/tolk/arena-$(plugin).wasm)

@@ -5,6 +5,7 @@ mod activate;
 pub mod build;
 mod capture;
 mod completions;
+mod demo;
 mod doctor;
 mod init;
 mod listing;
@@ -93,6 +94,8 @@ enum Command {
     Messages(messages::Args),
     /// Write messages to a file, from the inbox or straight from a topic
     Capture(capture::Args),
+    /// The main job on this machine alone, with a Kafka that lives in the process
+    Demo(demo::Args),
     /// Print a completion script
     Completions(completions::Args),
 }
@@ -135,6 +138,7 @@ async fn dispatch(command: Command, shell: &Shell) -> anyhow::Result<Exit> {
         Command::Plugins(args) => plugins::run(args, shell).await,
         Command::Messages(args) => messages::run(args, shell).await,
         Command::Capture(args) => capture::run(args, shell).await,
+        Command::Demo(args) => demo::run(args, shell).await,
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
     }
 }

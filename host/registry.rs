@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::plugin::{Digest, Limits};
+use crate::plugin::{Digest, Limits, Write};
 use crate::runtime::{self, Inspection, Runtime, Translator};
 use crate::store::{self, Activation, Store};
 
@@ -82,4 +82,20 @@ impl Registry {
 /// Validates a component, compiles it in a child process and stores both.
 pub async fn push(_store: &dyn Store, runtime: &Runtime, component: &[u8], _by: &str) -> Result<Inspection> {
     Ok(runtime.inspect(component)?)
+}
+
+/// The collection in which a table's first activation is told to messages that wait for one.
+pub const TRANSLATORS: &str = "tolk.translators";
+
+/// Makes a plugin the active one of its feed and table, and wakes the messages that waited for one.
+pub async fn activate(store: &dyn Store, activation: &Activation) -> store::Result<i64> {
+    let id = store.activate(activation).await?;
+    let told = Write {
+        collection: TRANSLATORS.to_owned(),
+        key: format!("{}/{}", activation.feed, activation.table),
+        value: Some(format!("{}", activation.digest).into()),
+        indexes: Vec::new(),
+    };
+    store.put_entries(&[told], &[]).await?;
+    Ok(id)
 }

@@ -189,7 +189,7 @@ pub(super) async fn switch(
         by,
         why: switch.why.clone(),
     };
-    let id = store.activate(&activation).await?;
+    let id = crate::registry::activate(store, &activation).await?;
     shell.say(format_args!(
         "{feed}/{table}: {} {} is active (activation {id})",
         label(components, component.digest),

@@ -162,12 +162,7 @@ async fn report(shell: &Shell, store: &dyn Store, progress: &Progress, took: Dur
     });
     shell.say(format!("\nWhat became of the messages\n{}", listing::table(&["TABLE", "STATUS", "MESSAGES"], rows)))?;
 
-    let filter = Filter {
-        table: Some("SIAMO.TILTAKDELTAKER".to_owned()),
-        status: Some(Status::Handled),
-        limit: 1,
-        ..Filter::default()
-    };
+    let filter = Filter { table: Some("SIAMO.TILTAKDELTAKER".to_owned()), status: Some(Status::Handled), limit: 1, ..Filter::default() };
     if let Some(one) = store.messages(&filter).await?.first() {
         shell.say("\nOne message, from input to output")?;
         show::show(shell, store, one.id).await?;

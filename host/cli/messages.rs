@@ -1,7 +1,7 @@
 //! `tolk messages`: which messages there are and how they stand; one of them whole is `messages/show.rs`.
 
 mod readable;
-mod show;
+pub(super) mod show;
 
 use crate::cli::Exit;
 use crate::cli::listing::{self, Format};

@@ -519,10 +519,10 @@ impl Engine {
     fn want_translator(&mut self, seq: Seq) {
         let run = self.runs.get_mut(&seq).expect("it was there");
         let (feed, table) = (&run.feed.name, &run.message.table);
-        let request = judge::translator_entry(feed, table);
+        let on = judge::translator_entries(feed, table);
         let reason =
             format!("no plugin is active for feed \"{feed}\" table \"{table}\"; `tolk activate PLUGIN --feed {feed} --table {table}`");
-        let wait = crate::plugin::Wait { code: "no-translator".to_owned(), reason, on: vec![request], timeout_ms: None };
+        let wait = crate::plugin::Wait { code: "no-translator".to_owned(), reason, on, timeout_ms: None };
         self.conclude(seq, Outcome::Waiting(wait));
     }
 

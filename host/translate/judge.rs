@@ -6,10 +6,8 @@ use super::run::{Finished, Run};
 use crate::feed::{KeepAnswers, Policy};
 use crate::message::Status;
 use crate::plugin::{Binding, Cause, Fault, Outcome, Reply, Request, Wait};
+use crate::registry::TRANSLATORS;
 use crate::store::{End, Settled, WorkRow};
-
-/// The collection in which `activate` says that a table has a plugin: what messages without one wait for.
-pub const TRANSLATORS: &str = "tolk.translators";
 
 /// What became of an attempt.
 #[derive(Debug)]
@@ -28,9 +26,10 @@ pub enum Said {
     Behind,
 }
 
-/// The entry that tells whether a table of a feed has a plugin.
-pub fn translator_entry(feed: &str, table: &str) -> Request {
-    Request::Entry { collection: TRANSLATORS.to_owned(), key: format!("{feed}/{table}") }
+/// The entries that tell whether a table of a feed has a plugin: of its own, or the feed's for every table.
+pub fn translator_entries(feed: &str, table: &str) -> Vec<Request> {
+    let entry = |table: &str| Request::Entry { collection: TRANSLATORS.to_owned(), key: format!("{feed}/{table}") };
+    vec![entry(table), entry("*")]
 }
 
 /// What a binding must be checked against, and what a wait is relative to: requests the host reads for itself.

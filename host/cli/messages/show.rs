@@ -49,6 +49,15 @@ pub(super) async fn run(args: &Args, shell: &Shell) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
+/// Prints one message as people read it.
+pub(in crate::cli) async fn show(shell: &Shell, store: &dyn Store, id: Uuid) -> anyhow::Result<()> {
+    match store.message(id).await? {
+        Some(detail) => shell.say(as_text(&detail).trim_end())?,
+        None => shell.note("the message is gone"),
+    }
+    Ok(())
+}
+
 enum Place {
     Id(Uuid),
     At(String, i32, i64),
