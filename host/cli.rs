@@ -16,6 +16,7 @@ mod push;
 mod reference;
 mod report;
 mod rollback;
+mod run;
 pub mod shell;
 
 use std::path::PathBuf;
@@ -78,6 +79,8 @@ enum Command {
     Build(build::Args),
     /// Write a commented, working config
     Init(init::Args),
+    /// Run a host: consume, translate, publish
+    Run(run::Args),
     /// Bring the tables of the store up to this version
     Migrate(migrate::Args),
     /// Check config, store, brokers, plugins and endpoints, and say how to mend what is wrong
@@ -120,7 +123,10 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return report::failed(&anyhow::Error::new(error).context("start the threads of this process")),
     };
-    match runtime.block_on(dispatch(cli.command, &shell)) {
+    let ended = runtime.block_on(dispatch(cli.command, &shell));
+    // Whoever still asks a broker that is away must not hold up the end.
+    runtime.shutdown_background();
+    match ended {
         Ok(exit) => ExitCode::from(exit.code()),
         Err(error) => report::failed(&error),
     }
@@ -130,6 +136,7 @@ async fn dispatch(command: Command, shell: &Shell) -> anyhow::Result<Exit> {
     match command {
         Command::Build(args) => build::run(args, shell),
         Command::Init(args) => init::run(args, shell),
+        Command::Run(args) => run::run(args, shell).await,
         Command::Migrate(args) => migrate::run(args, shell).await,
         Command::Doctor(args) => doctor::run(args, shell).await,
         Command::Push(args) => push::run(args, shell).await,
