@@ -54,7 +54,7 @@ const SYNONYMS: &[&str] =
     &["msg", "queue", "dlq", "manager", "handler", "service", "processor", "utils", "util", "helpers", "helper", "common"];
 
 /// Names that outside crates chose.
-const FOREIGN: &[&str] = &["QueueFull"];
+const FOREIGN: &[&str] = &["QueueFull", "tokio_util"];
 
 const LINES_MAX: usize = 600;
 
@@ -78,7 +78,8 @@ fn module(path: &str) -> Option<&str> {
 fn outside_crates_stay_in_their_rooms() {
     let mut findings = Vec::new();
     for file in rust_files().iter().filter(|file| file.path.starts_with("host/")) {
-        for (number, line) in code_only(&file.text).lines().enumerate() {
+        // A unit test may read its input with whatever reads it.
+        for (number, line) in code_only(&file.text).lines().take_while(|line| *line != "mod tests {").enumerate() {
             for (name, rooms) in ROOMS.iter().filter(|(name, _)| text::names_path(line, name)) {
                 if !rooms.iter().any(|room| file.path.starts_with(room)) {
                     findings.push(format!("{}:{}: uses {name}, which only {} may", file.path, number + 1, rooms.join(" and ")));
