@@ -90,12 +90,14 @@ pub const TRANSLATORS: &str = "tolk.translators";
 /// Makes a plugin the active one of its feed and table, and wakes the messages that waited for one.
 pub async fn activate(store: &dyn Store, activation: &Activation) -> store::Result<i64> {
     let id = store.activate(activation).await?;
-    let told = Write {
-        collection: TRANSLATORS.to_owned(),
-        key: format!("{}/{}", activation.feed, activation.table),
-        value: Some(format!("{}", activation.digest).into()),
-        indexes: Vec::new(),
-    };
-    store.put_entries(&[told], &[]).await?;
+    wake(store, &activation.feed, &activation.table, &format!("activation {id}")).await?;
     Ok(id)
+}
+
+/// Wakes the messages that wait for a plugin of this table, if `word` is a new one. To be done again once every host runs on an activation: a
+/// host that did not know of it yet may have let a message wait in the meantime.
+pub async fn wake(store: &dyn Store, feed: &str, table: &str, word: &str) -> store::Result<()> {
+    let value = Some(word.to_owned().into());
+    let told = Write { collection: TRANSLATORS.to_owned(), key: format!("{feed}/{table}"), value, indexes: Vec::new() };
+    store.put_entries(&[told], &[]).await
 }

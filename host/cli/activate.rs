@@ -10,11 +10,10 @@ use crate::cli::plugins::label;
 use crate::cli::shell::{self, Shell, Stop};
 use crate::cli::{messages, reference};
 use crate::config::Config;
-use crate::message::Status;
-use crate::plugin::{Description, Write};
+use crate::plugin::Description;
+use crate::registry;
 use crate::runtime::Runtime;
 use crate::store::{Activation, Component, Store};
-use crate::translate::judge::TRANSLATORS;
 
 /// How often living hosts are asked what they run on.
 const POLL: Duration = Duration::from_millis(100);
@@ -197,7 +196,6 @@ pub(super) async fn switch(
         label(components, component.digest),
         component.digest.short()
     ))?;
-    wake(store, place, &format!("activation {id}")).await?;
     if switch.no_wait {
         return Ok(Exit::Ok);
     }
@@ -211,7 +209,7 @@ pub(super) async fn switch(
             }
             Some(oldest) if oldest >= revision => {
                 // A host that did not know of it yet may have let a message wait in the meantime.
-                wake(store, place, &format!("activation {id} on every host")).await?;
+                registry::wake(store, feed, table, &format!("activation {id} on every host")).await?;
                 shell.note("every host runs on it; nothing is in flight on the one before");
                 return Ok(Exit::Ok);
             }
@@ -224,29 +222,6 @@ pub(super) async fn switch(
             Some(_) => tokio::time::sleep(POLL).await,
         }
     }
-}
-
-/// Wakes messages that waited for a plugin of this table; for table `*` those of every table that has none of its own.
-async fn wake(store: &dyn Store, place: &Place, value: &str) -> anyhow::Result<()> {
-    let mut tables = vec![place.table.clone()];
-    if place.table == "*" {
-        let (_, active) = store.active().await?;
-        let of_own = |table: &String| active.iter().any(|a| a.feed == place.feed && a.table == *table);
-        let waiting =
-            store.counts().await?.into_iter().filter(|count| count.feed == place.feed && count.status == Status::Waiting.as_str());
-        tables.extend(waiting.map(|count| count.table).filter(|table| !of_own(table)));
-    }
-    let writes: Vec<Write> = tables
-        .into_iter()
-        .map(|table| Write {
-            collection: TRANSLATORS.to_owned(),
-            key: format!("{}/{table}", place.feed),
-            value: Some(value.to_owned().into()),
-            indexes: Vec::new(),
-        })
-        .collect();
-    store.put_entries(&writes, &[]).await?;
-    Ok(())
 }
 
 #[cfg(test)]
