@@ -111,3 +111,65 @@ fn line(target: &str, output: &OutputRow) -> String {
     fields.insert("payload".to_owned(), captured::text(output.payload.as_ref()));
     Value::Object(fields).to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::message::{FeedId, Place};
+    use crate::store::OutputCursor;
+
+    fn output(index: i32, payload: &'static [u8]) -> OutputRow {
+        OutputRow {
+            cursor: OutputCursor { settlement: 7, index },
+            event_id: Uuid::nil(),
+            place: Place { feed: FeedId(1), lane: 0, n: 1 },
+            feed: "orders".to_owned(),
+            digest: None,
+            action: Action::Put,
+            key: Some(Bytes::from_static(b"\xff")),
+            payload: Some(Bytes::from_static(payload)),
+            headers: vec![("h".to_owned(), None)],
+            version: Some(3),
+        }
+    }
+
+    fn lines(path: &Path) -> Vec<Value> {
+        std::fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn half_a_line_of_a_crash_is_cut_and_the_rest_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("made/out.jsonl");
+        let sink = FileSink::open(&path).unwrap();
+        assert_eq!(sink.send("out", &[output(0, b"one\ntwo"), output(1, b"")]).await, [Sent::Done, Sent::Done]);
+        let long = "x".repeat(200_000);
+        for half in ["{\"tar", "{", &long] {
+            OpenOptions::new().append(true).open(&path).unwrap().write_all(half.as_bytes()).unwrap();
+            let sink = FileSink::open(&path).unwrap();
+            assert_eq!(lines(&path).len(), 2);
+            assert_eq!(sink.send("out", &[]).await, []);
+        }
+        let sink = FileSink::open(&path).unwrap();
+        sink.send("out", &[output(2, b"\xfe")]).await;
+        let lines = lines(&path);
+        assert_eq!(lines.len(), 3);
+        assert_eq!(lines[0]["payload"], "one\ntwo");
+        assert_eq!(lines[0]["key"], serde_json::json!({"base64": "/w=="}));
+        assert_eq!(lines[0]["headers"], serde_json::json!([["h", null]]));
+        assert_eq!(lines[0]["position"], "0000000000000000007.0000000000");
+        assert_eq!(lines[2]["payload"], serde_json::json!({"base64": "/g=="}));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_half_a_line_only_is_emptied() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.jsonl");
+        std::fs::write(&path, "{").unwrap();
+        FileSink::open(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+    }
+}

@@ -55,9 +55,10 @@ pub(super) struct SharedProducer {
 
 type Client = ThreadedProducer<Reports>;
 type Cluster = (String, BTreeMap<String, String>);
+type Known = (Cluster, Weak<SharedProducer>);
 
 // By what they connect to, so that two targets of a cluster, opened apart, still share one.
-static PRODUCERS: LazyLock<Mutex<Vec<(Cluster, Weak<SharedProducer>)>>> = LazyLock::new(Mutex::default);
+static PRODUCERS: LazyLock<Mutex<Vec<Known>>> = LazyLock::new(Mutex::default);
 
 impl SharedProducer {
     /// The cluster's producer; made where there is none.
