@@ -102,6 +102,7 @@ pub fn event_id(message: Uuid, run: i32, ordinal: i32) -> Uuid {
 pub async fn open(config: &Config, clock: Clock) -> Result<Arc<dyn Store>> {
     match config.url.split(':').next().unwrap_or_default() {
         "postgres" | "postgresql" => Ok(Arc::new(postgres::open(config, clock).await?)),
+        "sqlite" => Ok(Arc::new(sqlite::Sqlite::open(config, clock).await?)),
         scheme => Err(Error::Config(format!("store.url starts with \"{scheme}:\"; it must start with \"sqlite:\" or \"postgres:\""))),
     }
 }

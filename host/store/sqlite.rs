@@ -1,1 +1,136 @@
-//! To be filled.
+//! The store on SQLite: one file, one host, one connection that writes and a few that read.
+//! Whoever writes holds the database's only write lock, so settlements are serial by nature and guards cost nothing.
+
+mod bulk;
+mod inbox;
+mod leases;
+mod lock;
+mod memory;
+mod messages;
+mod outputs;
+mod plugins;
+mod reads;
+mod rows;
+mod scan;
+mod schema;
+mod settle;
+mod validate;
+mod wake;
+mod work;
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Sqlite as Database, Transaction};
+
+use super::{Clock, Config, Error, Result};
+use lock::Lock;
+
+/// How large a page is, in bytes: messages of 1 kB fill four to a page in smaller ones.
+const PAGE_BYTES: u32 = 8_192;
+/// Pages in the write-ahead log before a commit copies them into the database.
+const CHECKPOINT_PAGES: &str = "4000";
+
+/// A store in one SQLite file.
+pub struct Sqlite {
+    path: PathBuf,
+    clock: Clock,
+    writer: SqlitePool,
+    readers: SqlitePool,
+    lock: Lock,
+}
+
+impl Sqlite {
+    /// Opens the file of a `sqlite:` URL, or makes an empty one. Does not migrate.
+    pub async fn open(config: &Config, clock: Clock) -> Result<Self> {
+        let options = SqliteConnectOptions::from_str(&config.url).map_err(|error| Error::Config(format!("store.url: {error}")))?;
+        if config.url.contains(":memory:") || config.url.contains("mode=memory") {
+            return Err(Error::Config("store.url names no file: SQLite in memory loses every message, write sqlite://PATH".to_owned()));
+        }
+        let path = options.get_filename().to_owned();
+        let timeout = Duration::from_millis(config.statement_timeout_ms);
+        let options = options
+            .create_if_missing(true)
+            .page_size(PAGE_BYTES)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(timeout)
+            .statement_cache_capacity(200)
+            .row_buffer_size(500)
+            .pragma("cache_size", "-32000")
+            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES);
+        let pool = |connections| {
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .idle_timeout(None)
+                .max_lifetime(None)
+                .acquire_timeout(timeout)
+                .test_before_acquire(false)
+        };
+        let away = |source| failed(&path, "open")(source);
+        let writer = pool(1).connect_with(options.clone()).await.map_err(away)?;
+        let readers = pool(config.connections_max.clamp(2, 8) - 1).connect_lazy_with(options.pragma("query_only", "ON"));
+        Ok(Self { lock: Lock::beside(&path), path, clock, writer, readers })
+    }
+
+    /// The time that leases and due times are judged by, in milliseconds since 1970.
+    fn now(&self) -> i64 {
+        self.clock.fixed_ms().unwrap_or_else(|| jiff::Timestamp::now().as_millisecond())
+    }
+
+    /// Begins a transaction that holds the write lock.
+    async fn write(&self, verb: &'static str) -> Result<Transaction<'static, Database>> {
+        self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(self.failed(verb))
+    }
+
+    /// Begins a transaction that sees one state.
+    async fn read_one_state(&self, verb: &'static str) -> Result<Transaction<'static, Database>> {
+        self.readers.begin().await.map_err(self.failed(verb))
+    }
+
+    /// Commits.
+    async fn commit(&self, transaction: Transaction<'static, Database>, verb: &'static str) -> Result<()> {
+        transaction.commit().await.map_err(self.failed(verb))
+    }
+
+    fn failed(&self, verb: &'static str) -> impl Fn(sqlx::Error) -> Error {
+        failed(&self.path, verb)
+    }
+}
+
+/// What a failure of SQLite means: busy, full and I/O errors may pass; damaged rows were told as decoding errors.
+fn failed(path: &std::path::Path, verb: &'static str) -> impl Fn(sqlx::Error) -> Error + use<> {
+    let place = path.display().to_string();
+    move |source| match source {
+        sqlx::Error::Decode(inner) => match inner.downcast::<Error>() {
+            Ok(error) => *error,
+            Err(inner) => Error::Corrupt(format!("{verb}: {inner}")),
+        },
+        source if is_away(&source) => Error::Away { place: place.clone(), source },
+        source => Error::Sql { verb, source },
+    }
+}
+
+fn is_away(error: &sqlx::Error) -> bool {
+    match error {
+        // The low byte is the primary code: busy, locked, I/O, full, cannot open.
+        sqlx::Error::Database(error) => {
+            error.code().and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| matches!(code & 0xff, 5 | 6 | 10 | 13 | 14))
+        }
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => true,
+        _ => false,
+    }
+}
+
+/// A stored value that makes no sense.
+fn damaged(what: impl Into<String>) -> sqlx::Error {
+    sqlx::Error::Decode(Box::new(Error::Corrupt(what.into())))
+}
+
+/// An error of the store on its way through functions that speak sqlx.
+fn carried(error: Error) -> sqlx::Error {
+    sqlx::Error::Decode(Box::new(error))
+}

@@ -323,49 +323,52 @@ CREATE TABLE action (
 
 -- ---------------------------------------------------------------- for people
 
--- Times are text in UTC; key is the ordering key's bytes read as UTF-8.
+-- Every message as it stands now, in the numbers the host works with; seq is the order in which messages came.
+CREATE VIEW message_state AS
+SELECT
+  i.rowid AS seq, i.feed AS feed_number, i.lane, i.n, i.id, f.name AS feed, i.source_table AS "table", i.source_partition AS "partition",
+  i.source_offset AS "offset", i.ordering_key,
+  CASE WHEN p.target IS NOT NULL THEN 6 ELSE coalesce(w.status, o.status, CASE WHEN i.n <= l.cursor THEN 1 ELSE 0 END) END AS status,
+  CASE WHEN p.target IS NOT NULL THEN 'parked-output' ELSE nullif(coalesce(w.code, o.code), '') END AS code,
+  coalesce(p.reason, nullif(coalesce(w.reason, o.reason), '')) AS reason,
+  coalesce(w.attempts, o.attempts, 0) AS attempts,
+  coalesce(w.activation, o.activation, (SELECT j.value FROM json_each(r.activations) j WHERE j.key = i.source_table)) AS activation,
+  coalesce(w.settlement, o.settlement, r.settlement) AS settlement,
+  coalesce(o.now_ms, r.now_ms) AS now_ms,
+  w.due_ms,
+  i.received_ms
+FROM inbox i
+CROSS JOIN feed f ON f.id = i.feed
+CROSS JOIN lane l ON l.feed = i.feed AND l.lane = i.lane
+LEFT JOIN work w ON w.feed = i.feed AND w.lane = i.lane AND w.n = i.n
+  AND w.run = (SELECT max(x.run) FROM work x WHERE x.feed = i.feed AND x.lane = i.lane AND x.n = i.n)
+LEFT JOIN outcome o ON o.feed = i.feed AND o.lane = i.lane AND o.n = i.n
+  AND o.run = (SELECT max(x.run) FROM outcome x WHERE x.feed = i.feed AND x.lane = i.lane AND x.n = i.n)
+LEFT JOIN settled_range r ON w.n IS NULL AND o.n IS NULL AND i.n <= l.cursor AND r.feed = i.feed AND r.lane = i.lane
+  AND (r.to_n, r.settlement, r.from_n) = (
+    SELECT x.to_n, x.settlement, x.from_n FROM settled_range x
+    WHERE x.feed = i.feed AND x.lane = i.lane AND x.to_n >= i.n AND x.from_n <= i.n
+    ORDER BY x.to_n, x.settlement DESC LIMIT 1
+  )
+LEFT JOIN parked_output p ON p.feed = i.feed AND p.lane = i.lane AND p.n = i.n
+  AND (p.target, p.settlement, p.position) = (
+    SELECT x.target, x.settlement, x.position FROM parked_output x
+    WHERE x.feed = i.feed AND x.lane = i.lane AND x.n = i.n
+    ORDER BY x.settlement DESC, x.position DESC LIMIT 1
+  );
+
+-- The same for people: times are text in UTC, key is the ordering key's bytes read as UTF-8.
 CREATE VIEW message_status AS
 SELECT
-  feed, "table", "partition", "offset", CAST(ordering_key AS TEXT) AS key,
-  CASE
-    WHEN parked IS NOT NULL THEN 'failed'
-    ELSE CASE status_code
-      WHEN 0 THEN 'pending' WHEN 1 THEN 'handled' WHEN 2 THEN 'ignored' WHEN 3 THEN 'waiting' WHEN 4 THEN 'retry' WHEN 5 THEN 'invalid'
-      WHEN 6 THEN 'failed' WHEN 7 THEN 'held' WHEN 8 THEN 'behind' WHEN 9 THEN 'stopped' WHEN 10 THEN 'finished'
-    END
+  m.feed, m."table", m."partition", m."offset", CAST(m.ordering_key AS TEXT) AS key,
+  CASE m.status
+    WHEN 0 THEN 'pending' WHEN 1 THEN 'handled' WHEN 2 THEN 'ignored' WHEN 3 THEN 'waiting' WHEN 4 THEN 'retry' WHEN 5 THEN 'invalid'
+    WHEN 6 THEN 'failed' WHEN 7 THEN 'held' WHEN 8 THEN 'behind' WHEN 9 THEN 'stopped' WHEN 10 THEN 'finished'
   END AS status,
-  CASE WHEN parked IS NOT NULL THEN 'parked-output' ELSE nullif(judged_code, '') END AS code,
-  coalesce(parked, nullif(judged_reason, '')) AS reason,
-  attempts,
-  lower(hex((SELECT a.digest FROM activation a WHERE a.id = judge))) AS digest,
-  strftime('%Y-%m-%dT%H:%M:%fZ', received_ms / 1000.0, 'unixepoch') AS received_at,
-  strftime('%Y-%m-%dT%H:%M:%fZ', settled_ms / 1000.0, 'unixepoch') AS settled_at,
-  strftime('%Y-%m-%dT%H:%M:%fZ', due_ms / 1000.0, 'unixepoch') AS due_at,
-  id, lane, n, feed_number
-FROM (
-  SELECT
-    f.name AS feed, i.source_table AS "table", i.source_partition AS "partition", i.source_offset AS "offset", i.ordering_key,
-    coalesce(w.status, o.status, CASE WHEN i.n <= l.cursor THEN 1 ELSE 0 END) AS status_code,
-    coalesce(w.code, o.code) AS judged_code,
-    coalesce(w.reason, o.reason) AS judged_reason,
-    coalesce(w.attempts, o.attempts, 0) AS attempts,
-    coalesce(w.activation, o.activation, (SELECT j.value FROM json_each(r.activations) j WHERE j.key = i.source_table)) AS judge,
-    i.received_ms,
-    (SELECT s.at_ms FROM settlement s WHERE s.number = coalesce(w.settlement, o.settlement, r.settlement)) AS settled_ms,
-    w.due_ms,
-    (SELECT p.reason FROM parked_output p WHERE p.feed = i.feed AND p.lane = i.lane AND p.n = i.n ORDER BY p.settlement DESC LIMIT 1) AS parked,
-    i.id, i.lane, i.n, i.feed AS feed_number
-  FROM inbox i
-  JOIN feed f ON f.id = i.feed
-  JOIN lane l ON l.feed = i.feed AND l.lane = i.lane
-  LEFT JOIN work w ON w.feed = i.feed AND w.lane = i.lane AND w.n = i.n
-    AND w.run = (SELECT max(x.run) FROM work x WHERE x.feed = i.feed AND x.lane = i.lane AND x.n = i.n)
-  LEFT JOIN outcome o ON o.feed = i.feed AND o.lane = i.lane AND o.n = i.n
-    AND o.run = (SELECT max(x.run) FROM outcome x WHERE x.feed = i.feed AND x.lane = i.lane AND x.n = i.n)
-  LEFT JOIN settled_range r ON w.n IS NULL AND o.n IS NULL AND i.n <= l.cursor AND r.feed = i.feed AND r.lane = i.lane
-    AND (r.to_n, r.settlement, r.from_n) = (
-      SELECT x.to_n, x.settlement, x.from_n FROM settled_range x
-      WHERE x.feed = i.feed AND x.lane = i.lane AND x.to_n >= i.n AND x.from_n <= i.n
-      ORDER BY x.to_n, x.settlement DESC LIMIT 1
-    )
-);
+  m.code, m.reason, m.attempts,
+  (SELECT lower(hex(a.digest)) FROM activation a WHERE a.id = m.activation) AS digest,
+  strftime('%Y-%m-%dT%H:%M:%fZ', m.received_ms / 1000.0, 'unixepoch') AS received_at,
+  (SELECT strftime('%Y-%m-%dT%H:%M:%fZ', s.at_ms / 1000.0, 'unixepoch') FROM settlement s WHERE s.number = m.settlement) AS settled_at,
+  strftime('%Y-%m-%dT%H:%M:%fZ', m.due_ms / 1000.0, 'unixepoch') AS due_at,
+  m.id, m.lane, m.n, m.feed_number
+FROM message_state m;

@@ -1,0 +1,235 @@
+//! What people ask about messages: statuses, one message whole, counts; and entries written by hand.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{AssertSqlSafe, Row as _, SqliteConnection};
+use uuid::Uuid;
+
+use super::bulk::Values;
+use super::outputs::{output, output_columns};
+use super::plugins::{activation, activation_columns};
+use super::rows::{self, message_columns};
+use super::{Sqlite, damaged, scan};
+use crate::message::{Message, Place, Status};
+use crate::plugin::{Binding, Digest, Request, Scan, Write};
+use crate::store::{Activation, Count, Filter, MessageDetail, MessageStatus, Messages, OutputRow, Result};
+
+/// The columns of a status, from a message_state `m`, behind those of the message.
+macro_rules! status_columns {
+    () => {
+        "m.id, m.feed, m.\"table\", m.\"partition\", m.\"offset\", m.ordering_key, m.status, m.code, m.reason, m.attempts, \
+         (SELECT a.digest FROM activation a WHERE a.id = m.activation), m.received_ms, \
+         (SELECT s.at_ms FROM settlement s WHERE s.number = m.settlement), m.due_ms"
+    };
+}
+
+#[async_trait]
+impl Messages for Sqlite {
+    async fn messages(&self, filter: &Filter) -> Result<Vec<MessageStatus>> {
+        const VERB: &str = "read messages";
+        let (wanted, values) = conditions(filter);
+        let order = if filter.oldest_first { "ASC" } else { "DESC" };
+        let text = format!("SELECT {} FROM message_state m WHERE {wanted} ORDER BY m.seq {order} LIMIT ?", status_columns!());
+        let query = sqlx::query_with(AssertSqlSafe(text), values);
+        let rows = query.fetch_all(&self.readers).await.map_err(self.failed(VERB))?;
+        rows.iter().map(|row| status(row, 0)).collect::<sqlx::Result<_>>().map_err(self.failed(VERB))
+    }
+
+    async fn message(&self, id: Uuid) -> Result<Option<MessageDetail>> {
+        const VERB: &str = "read a message";
+        let mut reader = self.read_one_state(VERB).await?;
+        detail(&mut reader, id).await.map_err(self.failed(VERB))
+    }
+
+    async fn captured(&self, filter: &Filter) -> Result<Vec<(Message, MessageStatus)>> {
+        const VERB: &str = "read captured messages";
+        let (wanted, values) = conditions(filter);
+        let text = format!(
+            "SELECT {}, {} FROM message_state m CROSS JOIN inbox i ON i.rowid = m.seq WHERE {wanted} ORDER BY m.seq LIMIT ?",
+            message_columns!(),
+            status_columns!()
+        );
+        let query = sqlx::query_with(AssertSqlSafe(text), values);
+        let found = query.fetch_all(&self.readers).await.map_err(self.failed(VERB))?;
+        let mut messages = rows::Messages::default();
+        let pairs = found.iter().map(|row| Ok((messages.of(row)?, status(row, rows::MESSAGE_COLUMNS)?)));
+        pairs.collect::<sqlx::Result<_>>().map_err(self.failed(VERB))
+    }
+
+    async fn counts(&self) -> Result<Vec<Count>> {
+        const VERB: &str = "count messages";
+        let rows: Vec<(String, String, i16, i64)> = sqlx::query_as(
+            "SELECT m.feed, m.\"table\", m.status, count(*) FROM message_state m GROUP BY m.feed, m.\"table\", m.status ORDER BY 1, 2, 3",
+        )
+        .fetch_all(&self.readers)
+        .await
+        .map_err(self.failed(VERB))?;
+        let count = |(feed, table, code, count)| Ok(Count { feed, table, status: word(code)?, count });
+        rows.into_iter().map(count).collect::<sqlx::Result<_>>().map_err(self.failed(VERB))
+    }
+
+    async fn unpublished(&self) -> Result<Vec<(String, i64)>> {
+        sqlx::query_as(
+            "SELECT t.name, (
+               SELECT count(*) FROM settlement s CROSS JOIN output o ON o.target = t.id AND o.batch = s.batch
+               WHERE s.number >= c.settlement AND (s.number > c.settlement OR o.position > c.position)
+             ) FROM target t JOIN target_cursor c ON c.target = t.id ORDER BY t.name",
+        )
+        .fetch_all(&self.readers)
+        .await
+        .map_err(self.failed("count unpublished outputs"))
+    }
+
+    async fn put_entries(&self, writes: &[Write], bindings: &[Binding]) -> Result<()> {
+        self.put(writes, bindings).await
+    }
+
+    async fn entries(&self, scan: &Scan) -> Result<Vec<(String, Bytes)>> {
+        const VERB: &str = "read entries";
+        let mut reader = self.readers.acquire().await.map_err(self.failed(VERB))?;
+        scan::page(&mut reader, scan, i64::from(scan.limit)).await.map_err(self.failed(VERB))
+    }
+
+    async fn bindings(&self, namespace: &str) -> Result<Vec<(String, Uuid)>> {
+        sqlx::query_as("SELECT key, id FROM id_binding WHERE namespace = ? ORDER BY key")
+            .bind(namespace)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(self.failed("read bindings"))
+    }
+}
+
+/// A filter as a condition over a message_state `m`, with its values and last the limit.
+fn conditions(filter: &Filter) -> (String, SqliteArguments) {
+    let mut wanted = vec!["true"];
+    let mut values = Values::default();
+    if let Some(feed) = &filter.feed {
+        wanted.push("m.feed = ?");
+        values.add(feed.as_str());
+    }
+    if let Some(table) = &filter.table {
+        wanted.push("m.\"table\" = ?");
+        values.add(table.as_str());
+    }
+    if let Some(key) = &filter.key {
+        wanted.push("m.ordering_key = ?");
+        values.add(key.as_bytes());
+    }
+    if let Some(status) = filter.status {
+        wanted.push("m.status = ?");
+        values.add(status.code());
+    }
+    if let Some(code) = &filter.code {
+        wanted.push("m.code = ?");
+        values.add(code.as_str());
+    }
+    if let Some(id) = filter.id {
+        wanted.push("m.id = ?");
+        values.add(id);
+    }
+    if let Some((partition, offset)) = filter.at {
+        wanted.push("m.\"partition\" = ? AND m.\"offset\" = ?");
+        values.add(partition).add(offset);
+    }
+    values.add(filter.limit.max(0));
+    (wanted.join(" AND "), values.into_inner())
+}
+
+fn word(code: i16) -> sqlx::Result<String> {
+    Ok(rows::status_of(code)?.as_str().to_owned())
+}
+
+fn status(row: &SqliteRow, at: usize) -> sqlx::Result<MessageStatus> {
+    let key: Option<Vec<u8>> = row.try_get(at + 5)?;
+    let digest: Option<Vec<u8>> = row.try_get(at + 10)?;
+    let digest = digest.map(|bytes| bytes.try_into().map(Digest).map_err(|_| damaged("a digest has not 32 bytes"))).transpose()?;
+    Ok(MessageStatus {
+        id: row.try_get(at)?,
+        feed: row.try_get(at + 1)?,
+        table: row.try_get(at + 2)?,
+        partition: row.try_get(at + 3)?,
+        offset: row.try_get(at + 4)?,
+        key: key.map(|key| String::from_utf8_lossy(&key).into_owned()),
+        status: word(row.try_get(at + 6)?)?,
+        code: row.try_get(at + 7)?,
+        reason: row.try_get(at + 8)?,
+        attempts: row.try_get(at + 9)?,
+        digest: digest.map(|digest| digest.to_string()),
+        received_ms: row.try_get(at + 11)?,
+        settled_ms: row.try_get(at + 12)?,
+        due_ms: row.try_get(at + 13)?,
+    })
+}
+
+async fn detail(connection: &mut SqliteConnection, id: Uuid) -> sqlx::Result<Option<MessageDetail>> {
+    const MESSAGE: &str = concat!(
+        "SELECT ",
+        message_columns!(),
+        ", ",
+        status_columns!(),
+        ", m.settlement, m.now_ms, m.activation,
+         EXISTS (SELECT 1 FROM work w WHERE w.feed = i.feed AND w.lane = i.lane AND w.n = i.n)
+         FROM message_state m CROSS JOIN inbox i ON i.rowid = m.seq WHERE m.id = ?"
+    );
+    const AFTER: usize = rows::MESSAGE_COLUMNS + 14;
+    let Some(row) = sqlx::query(MESSAGE).bind(id).fetch_optional(&mut *connection).await? else { return Ok(None) };
+    let message = rows::Messages::default().of(&row)?;
+    let settlement: Option<i64> = row.try_get(AFTER)?;
+    let stays: bool = row.try_get(AFTER + 3)?;
+    let place = message.place;
+    Ok(Some(MessageDetail {
+        status: status(&row, rows::MESSAGE_COLUMNS)?,
+        outputs: outputs(connection, place).await?,
+        settlement: settlement.filter(|_| !stays),
+        now_ms: row.try_get(AFTER + 1)?,
+        activation: judge(connection, row.try_get(AFTER + 2)?).await?,
+        answers: sqlx::query_scalar("SELECT data FROM answers WHERE feed = ? AND lane = ? AND n = ? ORDER BY run DESC LIMIT 1")
+            .bind(place.feed.0)
+            .bind(place.lane)
+            .bind(place.n)
+            .fetch_optional(&mut *connection)
+            .await?
+            .map(|data: Vec<u8>| Bytes::from(data)),
+        waits: waits(connection, place).await?,
+        message,
+    }))
+}
+
+async fn judge(connection: &mut SqliteConnection, id: Option<i64>) -> sqlx::Result<Option<Activation>> {
+    const ONE: &str = concat!("SELECT ", activation_columns!(), " FROM activation a WHERE a.id = ?");
+    sqlx::query(ONE).bind(id).fetch_optional(connection).await?.as_ref().map(activation).transpose()
+}
+
+async fn waits(connection: &mut SqliteConnection, place: Place) -> sqlx::Result<Vec<Request>> {
+    let texts: Vec<String> = sqlx::query_scalar("SELECT request FROM wait WHERE feed = ? AND lane = ? AND n = ? ORDER BY run, ordinal")
+        .bind(place.feed.0)
+        .bind(place.lane)
+        .bind(place.n)
+        .fetch_all(connection)
+        .await?;
+    texts.iter().map(|text| serde_json::from_str(text).map_err(|error| damaged(format!("a stored wait: {error}")))).collect()
+}
+
+/// The outputs of a message. They have no index by message: they are in the batches of the settlements that the message took part in.
+async fn outputs(connection: &mut SqliteConnection, place: Place) -> sqlx::Result<Vec<(String, OutputRow, bool, Option<String>)>> {
+    const OF_MESSAGE: &str = concat!(
+        "SELECT ",
+        output_columns!(),
+        ", t.name, (s.number, o.position) <= (c.settlement, c.position), p.reason
+         FROM settlement s CROSS JOIN target t CROSS JOIN output o ON o.target = t.id AND o.batch = s.batch
+         CROSS JOIN feed f ON f.id = o.feed JOIN target_cursor c ON c.target = t.id
+         LEFT JOIN activation a ON a.id = o.activation
+         LEFT JOIN parked_output p ON p.target = o.target AND p.settlement = s.number AND p.position = o.position
+         WHERE o.feed = ?1 AND o.lane = ?2 AND o.n = ?3 AND s.number IN (
+           SELECT settlement FROM outcome WHERE feed = ?1 AND lane = ?2 AND n = ?3
+           UNION SELECT settlement FROM work WHERE feed = ?1 AND lane = ?2 AND n = ?3
+           UNION SELECT settlement FROM settled_range WHERE feed = ?1 AND lane = ?2 AND to_n >= ?3 AND from_n <= ?3)
+         ORDER BY s.number, o.position"
+    );
+    let query = sqlx::query(OF_MESSAGE).bind(place.feed.0).bind(place.lane).bind(place.n);
+    query.fetch_all(connection).await?.iter().map(|row| Ok((row.try_get(16)?, output(row)?, row.try_get(17)?, row.try_get(18)?))).collect()
+}
+
+/// The view writes this status by its number.
+const _: () = assert!(Status::Failed as i16 == 6 && Status::Handled as i16 == 1);

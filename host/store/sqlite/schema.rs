@@ -1,0 +1,99 @@
+//! Migrations, the installation's secret, the clock.
+
+use async_trait::async_trait;
+use sqlx::{AssertSqlSafe, Executor as _, SqliteConnection};
+
+use super::{Sqlite, damaged};
+use crate::store::migrations::{Migration, newest, refuse_newer, refuse_other};
+use crate::store::{Result, Schema};
+
+const MIGRATIONS: &[Migration] =
+    &[Migration { version: 1, name: "0001_tables", sql: include_str!("../../../migrations/sqlite/0001_tables.sql") }];
+
+#[async_trait]
+impl Schema for Sqlite {
+    async fn migrate(&self) -> Result<Vec<String>> {
+        const VERB: &str = "migrate";
+        // The write lock is taken first, so hosts that start together go one after the other.
+        let mut transaction = self.write(VERB).await?;
+        let found = version(&mut transaction).await.map_err(self.failed(VERB))?;
+        refuse_newer(found, newest(MIGRATIONS))?;
+        let mut applied = Vec::new();
+        for migration in MIGRATIONS.iter().filter(|migration| migration.version > found) {
+            apply(&mut transaction, migration, self.now()).await.map_err(self.failed(VERB))?;
+            applied.push(migration.name.to_owned());
+        }
+        self.commit(transaction, VERB).await?;
+        Ok(applied)
+    }
+
+    async fn schema_version(&self) -> Result<(i64, i64)> {
+        const VERB: &str = "read the schema's version";
+        let mut reader = self.readers.acquire().await.map_err(self.failed(VERB))?;
+        let found = version(&mut reader).await.map_err(self.failed(VERB))?;
+        Ok((found, newest(MIGRATIONS)))
+    }
+
+    async fn about(&self) -> Result<String> {
+        let version: String =
+            sqlx::query_scalar("SELECT sqlite_version()").fetch_one(&self.readers).await.map_err(self.failed("ask for the version"))?;
+        Ok(format!("SQLite {version}, {}", self.path.display()))
+    }
+
+    async fn now_ms(&self) -> Result<i64> {
+        Ok(self.now())
+    }
+
+    async fn secret(&self) -> Result<[u8; 32]> {
+        const VERB: &str = "read the secret";
+        const KNOWN: &str = "SELECT secret FROM installation";
+        let known: Option<Vec<u8>> = sqlx::query_scalar(KNOWN).fetch_optional(&self.readers).await.map_err(self.failed(VERB))?;
+        let secret = match known {
+            Some(secret) => secret,
+            None => {
+                let fresh: [u8; 32] = rand::random();
+                let mut transaction = self.write(VERB).await?;
+                sqlx::query("INSERT INTO installation (one, secret, made_ms) VALUES (1, ?, ?) ON CONFLICT DO NOTHING")
+                    .bind(&fresh[..])
+                    .bind(self.now())
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(self.failed(VERB))?;
+                let stored = sqlx::query_scalar(KNOWN).fetch_one(&mut *transaction).await.map_err(self.failed(VERB))?;
+                self.commit(transaction, VERB).await?;
+                stored
+            }
+        };
+        secret.try_into().map_err(|_| self.failed(VERB)(damaged("the secret has not 32 bytes")))
+    }
+}
+
+/// Refuses tables of another version.
+pub(super) async fn check(connection: &mut SqliteConnection) -> sqlx::Result<()> {
+    let found = version(connection).await?;
+    refuse_other(found, newest(MIGRATIONS)).map_err(super::carried)
+}
+
+async fn version(connection: &mut SqliteConnection) -> sqlx::Result<i64> {
+    let there: bool = sqlx::query_scalar("SELECT count(*) > 0 FROM sqlite_schema WHERE type = 'table' AND name = 'schema_version'")
+        .fetch_one(&mut *connection)
+        .await?;
+    if !there {
+        return Ok(0);
+    }
+    sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM schema_version").fetch_one(connection).await
+}
+
+async fn apply(connection: &mut SqliteConnection, migration: &Migration, now: i64) -> sqlx::Result<()> {
+    connection
+        .execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_ms INTEGER NOT NULL) STRICT")
+        .await?;
+    connection.execute(sqlx::raw_sql(AssertSqlSafe(migration.sql))).await?;
+    sqlx::query("INSERT INTO schema_version (version, name, applied_ms) VALUES (?, ?, ?)")
+        .bind(migration.version)
+        .bind(migration.name)
+        .bind(now)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
