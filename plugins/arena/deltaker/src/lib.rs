@@ -127,3 +127,6 @@ fn state(row: &Participant, valid: &Valid) -> ParticipantState {
 }
 
 tolk_sdk::register!(Deltaker);
+
+#[cfg(test)]
+mod tests;

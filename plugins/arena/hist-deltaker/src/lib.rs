@@ -149,3 +149,6 @@ fn ended(payload: &Payload<'_>) -> Result<(), Fault> {
 }
 
 tolk_sdk::register!(HistDeltaker);
+
+#[cfg(test)]
+mod tests;
