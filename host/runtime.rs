@@ -1,20 +1,32 @@
 //! The room of wasmtime: one engine, compiled components, warm instances, limits that fire. The only module that knows wasmtime.
 
-pub mod bindings;
+mod bindings;
 pub mod compile;
-pub mod engine;
-pub mod instance;
-pub mod threads;
-pub mod validate;
-pub mod wasi;
+mod contract;
+mod convert;
+mod engine;
+mod instance;
+mod log;
+mod threads;
+mod translator;
+mod validate;
+mod wasi;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::message::Message;
-use crate::plugin::{Context, Description, Digest, Limits, Verdict};
+use wasmtime::Engine;
+use wasmtime::component::{Component, Linker};
+
+pub use self::instance::Instances;
+use self::instance::State;
+use self::threads::Threads;
+use self::translator::Terms;
+pub use self::translator::Translator;
+use crate::plugin::{Description, Digest, Limits};
 
 /// `[runtime]`: settings of the engine; the limits of single plugins are `plugin::Limits`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -90,62 +102,86 @@ pub struct Inspection {
 /// What went wrong in a call; one message and one instance are lost, nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// A stable code: `trap`, `cpu-limit`, `memory-limit`, `stack-overflow`, `output-limit`, `invalid-outcome`, `engine`.
+    /// A stable code: `trap`, `cpu-limit`, `memory-limit`, `table-limit`, `stack-overflow`, `output-limit`, `needs-limit`, `invalid-outcome`,
+    /// `not-described`, `config`, `engine`.
     pub code: &'static str,
     /// Names the digest, the limit and the used value where there is one.
     pub text: String,
 }
 
 /// The engine and its CPU threads.
-pub struct Runtime {}
-
-/// A loaded plugin with its config: what translates messages.
-pub struct Translator {}
-
-/// The warm instances of one thread.
-pub struct Instances {}
+pub struct Runtime {
+    settings: Config,
+    engine: Engine,
+    engine_key: String,
+    pure: Linker<State>,
+    inert: Linker<State>,
+    instances_max: usize,
+    threads: Threads,
+}
 
 impl Runtime {
     /// Makes the engine and starts its threads.
-    pub fn new(_config: &Config) -> Result<Arc<Self>, Error> {
-        Err(missing())
+    pub fn new(config: &Config) -> Result<Arc<Self>, Error> {
+        let engine = engine::build(config)?;
+        engine::start_ticker(&engine, Duration::from_millis(config.tick_ms))?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let count = if config.threads == 0 { cores } else { config.threads };
+        // Two shares more than threads: for callers outside them, and for a plugin that is asked what it is.
+        let instances_max = (config.instances_max as usize / (count + 2)).max(1);
+        Ok(Arc::new(Self {
+            settings: config.clone(),
+            engine_key: engine::key(&engine),
+            pure: Linker::new(&engine),
+            inert: wasi::linker(&engine)?,
+            engine,
+            instances_max,
+            threads: Threads::start(count, instances_max)?,
+        }))
     }
 
     /// What a compiled artefact fits: wasmtime's version, the machine and the engine's settings.
     pub fn engine_key(&self) -> String {
-        String::new()
+        self.engine_key.clone()
     }
 
     /// Validates a component and asks it what it is. Compiles in this process.
-    pub fn inspect(&self, _component: &[u8]) -> Result<Inspection, Error> {
-        Err(missing())
+    pub fn inspect(&self, component: &[u8]) -> Result<Inspection, Error> {
+        validate::check(component, &self.settings)?;
+        let compiled = translator::compile_here(&self.engine, component)?;
+        self.describe(component, &compiled)
     }
 
-    /// Compiles a component in a child process; the artefact is sealed with the secret.
-    pub async fn compile(&self, _component: &[u8], _secret: &[u8; 32]) -> Result<Vec<u8>, Error> {
-        Err(missing())
+    /// Validates and compiles a component in a child process, and asks it what it is: the artefact is sealed with the secret.
+    pub async fn admit(&self, component: &[u8], secret: &[u8; 32]) -> Result<(Inspection, Vec<u8>), Error> {
+        let sealed = self.compile(component, secret).await?;
+        let compiled = self.deserialize(Digest::of(component), &sealed, secret)?;
+        Ok((self.describe(component, &compiled)?, sealed))
+    }
+
+    /// Validates and compiles a component in a child process; the artefact is sealed with the secret.
+    pub async fn compile(&self, component: &[u8], secret: &[u8; 32]) -> Result<Vec<u8>, Error> {
+        validate::check(component, &self.settings)?;
+        let artefact = compile::in_child(&self.settings, component).await?;
+        Ok(compile::seal(secret, Digest::of(component), &self.engine_key, &artefact))
     }
 
     /// Loads a sealed artefact and configures it once, to see that it starts.
-    pub fn load(
-        &self,
-        _digest: Digest,
-        _artefact: &[u8],
-        _secret: &[u8; 32],
-        _limits: Limits,
-        _config: &str,
-    ) -> Result<Arc<Translator>, Error> {
-        Err(missing())
+    pub fn load(&self, digest: Digest, artefact: &[u8], secret: &[u8; 32], limits: Limits, config: &str) -> Result<Arc<Translator>, Error> {
+        let component = self.deserialize(digest, artefact, secret)?;
+        self.start(&component, digest, limits, config)
     }
 
-    /// Compiles in this process and loads: for the plugin harness and tests.
-    pub fn load_component(&self, _component: &[u8], _limits: Limits, _config: &str) -> Result<Arc<Translator>, Error> {
-        Err(missing())
+    /// Validates and compiles in this process, and loads: for the plugin harness and tests.
+    pub fn load_component(&self, component: &[u8], limits: Limits, config: &str) -> Result<Arc<Translator>, Error> {
+        validate::check(component, &self.settings)?;
+        let compiled = translator::compile_here(&self.engine, component)?;
+        self.start(&compiled, Digest::of(component), limits, config)
     }
 
     /// The number of CPU threads.
     pub fn threads(&self) -> usize {
-        0
+        self.threads.count()
     }
 
     /// Runs tasks on the CPU threads; results are in the order of the tasks. A task that panics makes this panic, not the thread.
@@ -154,42 +190,44 @@ impl Runtime {
         F: FnOnce(&mut Instances) -> T + Send + 'static,
         T: Send + 'static,
     {
-        tasks.into_iter().map(|task| task(&mut Instances {})).collect()
+        self.threads.run(tasks).await
     }
 
     /// Instances of the calling thread, for synchronous callers.
     pub fn here(&self) -> Instances {
-        Instances {}
-    }
-}
-
-impl Translator {
-    /// The identity of the component.
-    pub fn digest(&self) -> Digest {
-        Digest([0; 32])
+        Instances::new(self.instances_max)
     }
 
-    /// The capability sheet.
-    pub fn description(&self) -> &Description {
-        unreachable!("no translator is loaded yet")
+    fn deserialize(&self, digest: Digest, sealed: &[u8], secret: &[u8; 32]) -> Result<Component, Error> {
+        let artefact = compile::unseal(secret, digest, &self.engine_key, sealed)?;
+        // SAFETY: the seal says that this installation's own compiler made these bytes, for this engine, from this component.
+        let component = unsafe { Component::deserialize(&self.engine, artefact) };
+        component.map_err(|error| Error::Refused(format!("the artefact of {} does not load ({error:#}); push it again", digest.short())))
     }
 
-    /// The limits it runs under.
-    pub fn limits(&self) -> &Limits {
-        unreachable!("no translator is loaded yet")
+    fn describe(&self, component: &[u8], compiled: &Component) -> Result<Inspection, Error> {
+        let digest = Digest::of(component);
+        let imports = translator::imports(compiled);
+        let limits = Limits { memory_bytes_max: self.settings.memory_bytes_max, cpu_ms_max: 1_000, ..Limits::default() };
+        let linker = self.linker(&imports);
+        let wasi = translator::has_wasi(&imports);
+        let (_, description) = translator::off_runtime(wasi, || translator::describe(compiled, linker, digest, &limits))?;
+        Ok(Inspection { digest: digest.to_string(), size: component.len(), imports, description })
     }
 
-    /// Its imports; empty, or interfaces of the inert WASI.
-    pub fn imports(&self) -> &[String] {
-        &[]
+    fn start(&self, component: &Component, digest: Digest, limits: Limits, config: &str) -> Result<Arc<Translator>, Error> {
+        let (asked, max) = (limits.memory_bytes_max, self.settings.memory_bytes_max);
+        if asked > max {
+            return Err(Error::Engine(format!(
+                "memory_bytes_max of the plugin's limits is {asked}, runtime.memory_bytes_max is {max}: raise the latter"
+            )));
+        }
+        let linker = self.linker(&translator::imports(component));
+        let Config { instance_messages_max: retire_after, recheck_one_in, .. } = self.settings;
+        Translator::new(component, linker, Terms { digest, limits, config, retire_after, recheck_one_in })
     }
 
-    /// Translates one message.
-    pub fn translate(&self, _instances: &mut Instances, _message: &Message, _feed: &str, _context: &Context) -> Result<Verdict, Trouble> {
-        Err(Trouble { code: "engine", text: missing().to_string() })
+    fn linker(&self, imports: &[String]) -> &Linker<State> {
+        if translator::has_wasi(imports) { &self.inert } else { &self.pure }
     }
-}
-
-fn missing() -> Error {
-    Error::Engine("the engine is not built in yet".to_owned())
 }
