@@ -152,6 +152,26 @@ async fn reading_starts_at_the_positions_and_goes_on_after_a_restart() {
 }
 
 #[tokio::test]
+async fn a_reader_slower_than_the_broker_loses_nothing() {
+    let kafka = Kafka::shared();
+    let topic = kafka.topic(1, &[]).await;
+    // Far more than the thread may read ahead, taken in steps far smaller than it hands over.
+    let large = |message: Captured| Captured { key: Some(vec![b'k'; 1_000].into()), ..message };
+    kafka.produce(&topic, &numbered(0, 0..30_000).into_iter().map(large).collect::<Vec<_>>());
+    let mut source = open_source(&kafka, &topic, &[("queued.max.messages.kbytes", "1024")]);
+    source.open(&[]).await.unwrap();
+    let mut expected = 0;
+    while expected < 30_000 {
+        let batch = tokio::time::timeout(PATIENCE, source.next(50, 7_000)).await.unwrap().unwrap();
+        assert!((1..=7).contains(&batch.messages.len()), "{} messages", batch.messages.len());
+        for message in batch.messages {
+            assert_eq!((message.offset, message.payload), (expected, text(&expected.to_string())));
+            expected += 1;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_missing_topic_is_named_with_its_config_key() {
     let kafka = Kafka::shared();
     let error = open_source(&kafka, "no-such-topic", &[]).open(&[]).await.unwrap_err();
