@@ -64,10 +64,17 @@ Exit codes: 0 done, 1 findings, 2 usage or config, 3 environment (database, brok
 #[command(name = "tolk", version, after_help = AFTER_HELP, arg_required_else_help = true, subcommand_required = true, disable_help_subcommand = true)]
 struct Cli {
     /// The config file
-    #[arg(long, global = true, value_name = "FILE", env = "TOLK_CONFIG", default_value = "tolk.toml")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Options of every command",
+        value_name = "FILE",
+        env = "TOLK_CONFIG",
+        default_value = "tolk.toml"
+    )]
     config: PathBuf,
     /// How log lines on stderr look
-    #[arg(long, global = true, value_name = "FORMAT", env = "TOLK_LOG_FORMAT", default_value = "text", value_parser = log_format())]
+    #[arg(long, global = true, help_heading = "Options of every command", value_name = "FORMAT", env = "TOLK_LOG_FORMAT", default_value = "text", value_parser = log_format())]
     log_format: LogFormat,
     #[command(subcommand)]
     command: Command,

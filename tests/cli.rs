@@ -1,1 +1,5 @@
-//! To be filled.
+//! The command line as a person and a script meet it: the real binary, its exit codes, what it says and where.
+
+mod operator;
+mod tolk;
+mod words;

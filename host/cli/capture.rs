@@ -5,8 +5,9 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use crate::check::form;
 use crate::cli::Exit;
 use crate::cli::messages::{Which, known_feed};
 use crate::cli::shell::{Shell, Stop};
@@ -15,7 +16,8 @@ use crate::feed::SourceConfig;
 use crate::message::Message;
 use crate::source::captured::{Line, to_line};
 use crate::source::{self, Source};
-use crate::store::MessageStatus;
+use crate::store::{MessageStatus, Store};
+use crate::translate::answers;
 
 /// Rows and bytes asked of a topic at one time.
 const BATCH_ROWS: usize = 1_000;
@@ -74,16 +76,31 @@ async fn from_inbox(args: &Args, shell: &Shell, config: &Config) -> anyhow::Resu
     let messages = store.captured(&args.which.filter(args.count.into(), true)).await?;
     let mut out = Out::open(args)?;
     for (message, status) in messages {
-        out.line(&line(message, status))?;
+        let rest = seen(&*store, config, &message, &status).await?;
+        out.line(&line(message, status, rest))?;
     }
     out.finish()
 }
 
-/// What a check needs beside the message: its id and when it came, because translators see both.
-fn line(message: Message, status: MessageStatus) -> Line {
+/// What the translator saw beside the message, so that `tolk test` shows it the same: id, times, and the answers that were kept.
+async fn seen(store: &dyn Store, config: &Config, message: &Message, status: &MessageStatus) -> anyhow::Result<Map<String, Value>> {
     let mut rest = Map::new();
     rest.insert("id".to_owned(), Value::String(message.id.to_string()));
     rest.insert("received".to_owned(), message.received_ms.into());
+    let Some(detail) = store.message(message.id).await? else { return Ok(rest) };
+    if let Some(now_ms) = detail.now_ms {
+        let zone = config.feeds.get(&status.feed).map_or("UTC", |feed| &feed.time_zone);
+        rest.insert("context".to_owned(), json!({ "now": now_ms, "time_zone": zone }));
+    }
+    if let Some(kept) = &detail.answers {
+        let answers =
+            answers::unpack(kept).map_err(|reason| Stop::environment(format!("read the answers of message {}: {reason}", message.id)))?;
+        rest.insert("answers".to_owned(), answers.iter().map(form::answer).collect());
+    }
+    Ok(rest)
+}
+
+fn line(message: Message, status: MessageStatus, rest: Map<String, Value>) -> Line {
     let table = (!status.table.is_empty()).then_some(status.table);
     Line { captured: message.captured, feed: Some(status.feed), table, rest }
 }

@@ -18,9 +18,8 @@ pub(super) struct Format {
 /// For whom a listing is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Output {
-    /// For people; may change.
+    // What the values mean stands at the option itself.
     Table,
-    /// For programs.
     Json,
 }
 
@@ -77,6 +76,11 @@ pub(super) fn cut(text: &str, width: usize) -> String {
     }
     let short: String = line.chars().take(width.saturating_sub(1)).collect();
     format!("{short}…")
+}
+
+/// A text of several lines, each set in and ended.
+pub(super) fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("  {line}\n")).collect()
 }
 
 /// The first twelve digits of a digest.

@@ -7,12 +7,14 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::readable::{readable, value};
+use crate::check::form;
 use crate::cli::Exit;
 use crate::cli::listing::{self, Format, Output};
 use crate::cli::shell::{Shell, Stop};
 use crate::message::Headers;
-use crate::plugin::Request;
+use crate::plugin::{Answer, Request};
 use crate::store::{Filter, MessageDetail, Store};
+use crate::translate::answers;
 
 /// Arguments of `tolk messages show`.
 #[derive(clap::Args)]
@@ -111,11 +113,15 @@ fn as_text(detail: &MessageDetail) -> String {
             line(&mut text, "config", &listing::cut(&activation.config, 200));
         }
     }
-    optional(&mut text, "answers", detail.answers.as_ref().map(|bytes| format!("kept, {} bytes compressed", bytes.len())).as_deref());
     let captured = &detail.message.captured;
     headline(&mut text, "Input");
     optional(&mut text, "timestamp", captured.timestamp_ms.map(listing::time).as_deref());
     body(&mut text, captured.key.as_ref(), &captured.headers, captured.payload.as_ref());
+    for answer in kept_answers(detail) {
+        headline(&mut text, &format!("Answer to {}", wait_text(&answer.request)));
+        let reply = form::reply(&answer.reply);
+        text.push_str(&listing::indented(&serde_json::to_string_pretty(&reply).unwrap_or_else(|_| reply.to_string())));
+    }
     for (i, (target, output, published, parked)) in detail.outputs.iter().enumerate() {
         headline(&mut text, &format!("Output {} of {}", i + 1, detail.outputs.len()));
         line(&mut text, "target", target);
@@ -134,6 +140,11 @@ fn as_text(detail: &MessageDetail) -> String {
         headline(&mut text, "No outputs");
     }
     text
+}
+
+/// The kept answers; those of another version that cannot be read are left out.
+fn kept_answers(detail: &MessageDetail) -> Vec<Answer> {
+    detail.answers.as_ref().and_then(|kept| answers::unpack(kept).ok()).unwrap_or_default()
 }
 
 fn headline(text: &mut String, title: &str) {
@@ -163,7 +174,7 @@ fn body(text: &mut String, key: Option<&Bytes>, headers: &Headers, payload: Opti
         Some(bytes) => {
             let (kind, shown) = readable(bytes);
             line(text, "payload", &format!("{kind}, {} bytes", bytes.len()));
-            shown.lines().for_each(|shown| text.push_str(&format!("  {shown}\n")));
+            text.push_str(&listing::indented(&shown));
         }
     }
 }
@@ -205,6 +216,7 @@ fn as_json(detail: &MessageDetail) -> Value {
             "key": bytes(captured.key.as_ref()), "headers": headers(&captured.headers), "timestamp_ms": captured.timestamp_ms,
             "payload": bytes(captured.payload.as_ref()),
         },
+        "answers": kept_answers(detail).iter().map(form::answer).collect::<Vec<_>>(),
         "outputs": outputs,
     })
 }
