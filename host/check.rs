@@ -4,6 +4,7 @@
 pub mod attempt;
 pub mod bless;
 pub mod case;
+pub mod component;
 pub mod diff;
 pub mod fields;
 pub mod form;

@@ -8,6 +8,7 @@ mod completions;
 mod demo;
 mod doctor;
 mod init;
+mod inspect;
 mod listing;
 mod messages;
 mod migrate;
@@ -18,6 +19,7 @@ mod report;
 mod rollback;
 mod run;
 pub mod shell;
+mod test;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -92,6 +94,10 @@ enum Command {
     Migrate(migrate::Args),
     /// Check config, store, brokers, plugins and endpoints, and say how to mend what is wrong
     Doctor(doctor::Args),
+    /// Run a component against captured messages, and tell what differs from what is expected
+    Test(test::Args),
+    /// Show what a component is: description, imports, digest, size
+    Inspect(inspect::Args),
     /// Validate components, compile and store them
     Push(push::Args),
     /// Make a plugin the active one of a feed and table, while messages flow
@@ -146,6 +152,8 @@ async fn dispatch(command: Command, shell: &Shell) -> anyhow::Result<Exit> {
         Command::Run(args) => run::run(args, shell).await,
         Command::Migrate(args) => migrate::run(args, shell).await,
         Command::Doctor(args) => doctor::run(args, shell).await,
+        Command::Test(args) => test::run(args, shell),
+        Command::Inspect(args) => inspect::run(&args, shell),
         Command::Push(args) => push::run(args, shell).await,
         Command::Activate(args) => activate::run(args, shell).await,
         Command::Rollback(args) => rollback::run(args, shell).await,

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
+pub use self::engine::thread_cpu;
 pub use self::instance::Instances;
 use self::instance::State;
 use self::threads::Threads;

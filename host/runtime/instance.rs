@@ -157,6 +157,11 @@ impl Instances {
         self.warm.clear();
     }
 
+    /// The largest memory of the instances that are kept, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.warm.iter().map(|warm| warm.store.data().memory_bytes).max().unwrap_or(0)
+    }
+
     /// The instance of a translator, if there is one.
     pub(super) fn take(&mut self, owner: u64) -> Option<Warm> {
         let at = self.warm.iter().rposition(|warm| warm.owner == owner)?;
