@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::super::ahead::Bundle;
 use super::super::{Batch, Error};
-use super::settings::{self, Quiet};
+use super::settings::Quiet;
 use crate::message::{Captured, Headers, Position};
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(8);
@@ -69,7 +69,7 @@ impl Reader {
         let consumer: BaseConsumer<Quiet> = plan
             .settings
             .create_with_context(Quiet)
-            .map_err(|error| Error::Wrong { place: plan.place.clone(), reason: settings::refused("cluster", &error) })?;
+            .map_err(|error| Error::Wrong { place: plan.place.clone(), reason: format!("{error}; see the cluster's properties") })?;
         let refresh_ms = plan.settings.get("topic.metadata.refresh.interval.ms").and_then(|ms| ms.parse().ok()).unwrap_or(30_000);
         let now = Instant::now();
         let mut reader = Self {
