@@ -40,10 +40,10 @@ struct Batch<'a> {
 impl Batch<'_> {
     /// What is said of a message before any plugin sees it.
     fn prejudged<'m>(&self, index: usize, message: &'m NewMessage) -> Option<(i16, &'m str, &'m str)> {
-        if let Some(prejudged) = &message.prejudged {
-            return Some((prejudged.status.code(), &prejudged.code, &prejudged.reason));
+        if self.duplicates.contains(&index) {
+            return Some((Status::Ignored.code(), DUPLICATE.0, DUPLICATE.1));
         }
-        self.duplicates.contains(&index).then_some((Status::Ignored.code(), DUPLICATE.0, DUPLICATE.1))
+        message.prejudged.as_ref().map(|prejudged| (prejudged.status.code(), &*prejudged.code, &*prejudged.reason))
     }
 }
 
@@ -167,7 +167,7 @@ impl Postgres {
 async fn duplicates(connection: &mut PgConnection, feed: FeedId, rows: &[NewMessage]) -> Try<HashSet<usize>> {
     let mut first: HashMap<KeyHash, usize> = HashMap::new();
     let mut duplicates = HashSet::new();
-    for (index, row) in rows.iter().enumerate().filter(|(_, row)| row.prejudged.is_none()) {
+    for (index, row) in rows.iter().enumerate() {
         let Some(hash) = row.dedupe else { continue };
         match first.entry(hash) {
             Entry::Occupied(_) => {
