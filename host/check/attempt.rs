@@ -75,10 +75,6 @@ struct Course {
 impl Course {
     fn run(&mut self, guest: &mut dyn Guest, case: &Case, world: &World) -> End {
         loop {
-            let limits = guest.limits();
-            if self.rounds == limits.rounds_max {
-                return trouble("rounds-limit", format!("rounds_max is {}, and it asks for more", limits.rounds_max));
-            }
             self.rounds += 1;
             let verdict = match guest.translate(&case.message, &case.feed, &self.context) {
                 Ok(verdict) => verdict,
@@ -89,29 +85,37 @@ impl Course {
                 Outcome::Needs(requests) => requests,
                 outcome => return End::Outcome(outcome),
             };
-            if let Some(end) = self.refuse(guest, &requests) {
-                return end;
-            }
+            let requests = match self.fresh(guest, requests) {
+                Ok(requests) => requests,
+                Err(end) => return end,
+            };
             if let Some(end) = self.answer(&requests, case, world) {
                 return end;
             }
         }
     }
 
-    /// What a round may not ask.
-    fn refuse(&mut self, guest: &dyn Guest, requests: &[Request]) -> Option<End> {
-        if requests.is_empty() {
-            return Some(trouble("no-progress", "it needs nothing, and yet is not done".to_owned()));
-        }
-        if let Some(again) = requests.iter().find(|request| self.context.answers.iter().any(|answer| same(&answer.request, request))) {
-            return Some(trouble("no-progress", format!("it asks again for what was answered: {}", form::request(again))));
-        }
+    /// What is new in a round, each once; or why the round may not be.
+    fn fresh(&mut self, guest: &dyn Guest, requests: Vec<Request>) -> Result<Vec<Request>, End> {
         self.needs += requests.len();
-        let limits = guest.limits();
-        if self.needs > limits.needs_max {
-            return Some(trouble("needs-limit", format!("needs_max is {}, asked for {}", limits.needs_max, self.needs)));
+        let mut fresh: Vec<Request> = Vec::new();
+        for request in requests.into_iter().map(canonical) {
+            let is_known = self.context.answers.iter().map(|answer| &answer.request).chain(&fresh).any(|known| same(known, &request));
+            if !is_known {
+                fresh.push(request);
+            }
         }
-        None
+        let Limits { rounds_max, needs_max, .. } = guest.limits();
+        if self.rounds > *rounds_max {
+            return Err(trouble("rounds-limit", format!("rounds_max is {rounds_max}, and after so many it asks for more")));
+        }
+        if self.needs > *needs_max {
+            return Err(trouble("needs-limit", format!("needs_max is {needs_max}, asked for {}", self.needs)));
+        }
+        if fresh.is_empty() {
+            return Err(trouble("no-progress", "it asks for nothing that it was not answered already".to_owned()));
+        }
+        Ok(fresh)
     }
 
     fn answer(&mut self, requests: &[Request], case: &Case, world: &World) -> Option<End> {
@@ -127,19 +131,17 @@ impl Course {
     }
 }
 
-/// Whether two requests ask the same: the order of a call's parameters does not count.
+/// Whether two requests ask the same.
 fn same(a: &Request, b: &Request) -> bool {
-    match (a, b) {
-        (Request::Call(a), Request::Call(b)) => {
-            let sorted = |params: &[(String, String)]| {
-                let mut params = params.to_vec();
-                params.sort();
-                params
-            };
-            a.endpoint == b.endpoint && a.body == b.body && a.lenient == b.lenient && sorted(&a.params) == sorted(&b.params)
-        }
-        _ => a == b,
+    a == b || canonical(a.clone()) == canonical(b.clone())
+}
+
+/// A request in the form that a host answers: the order of a call's parameters does not count.
+fn canonical(mut request: Request) -> Request {
+    if let Request::Call(call) = &mut request {
+        call.params.sort();
     }
+    request
 }
 
 fn trouble(code: &str, text: String) -> End {
@@ -217,6 +219,13 @@ mod tests {
     fn rules_of_the_contract_are_held() {
         assert_eq!(code(|_| Outcome::Needs(vec![id("k")])), "no-progress");
         assert_eq!(code(|_| Outcome::Needs(vec![])), "no-progress");
+        let again: Translate = |context| match context.answers.len() {
+            0 => Outcome::Needs(vec![id("k"), id("k")]),
+            1 => Outcome::Needs(vec![id("k"), id("l")]),
+            _ => done(),
+        };
+        let got = attempt(again, "", &mut World::default());
+        assert_eq!((got.end, got.rounds, got.needs), (End::Outcome(done()), 3, 4), "asking again is no fault while something new is asked");
         assert_eq!(code(|context| Outcome::Needs(vec![id(&context.answers.len().to_string())])), "rounds-limit");
         assert_eq!(code(|_| Outcome::Needs((0..5).map(|i| id(&i.to_string())).collect())), "needs-limit");
     }
@@ -234,7 +243,7 @@ mod tests {
         assert_eq!((got.end, got.rounds, got.needs, got.log.len()), (End::Outcome(done()), 2, 1, 2));
         assert_eq!(got.unused, [call(&[])]);
         let got = attempt(translate, "", &mut World::default());
-        assert_eq!(got.end, End::Unanswered(vec![call(&[("b", "2"), ("a", "1")])]));
+        assert_eq!(got.end, End::Unanswered(vec![call(&[("a", "1"), ("b", "2")])]));
     }
 
     #[test]
