@@ -199,6 +199,7 @@ impl Runtime {
         Instances::new(self.instances_max)
     }
 
+    #[expect(unsafe_code, reason = "loading machine code can be no safe function; the seal is what vouches for it")]
     fn deserialize(&self, digest: Digest, sealed: &[u8], secret: &[u8; 32]) -> Result<Component, Error> {
         let artefact = compile::unseal(secret, digest, &self.engine_key, sealed)?;
         // SAFETY: the seal says that this installation's own compiler made these bytes, for this engine, from this component.

@@ -57,6 +57,7 @@ type Resource = libc::__rlimit_resource_t;
 #[cfg(not(target_env = "gnu"))]
 type Resource = libc::c_int;
 
+#[expect(unsafe_code, reason = "the standard library has no limits of resources")]
 fn limit(resource: Resource, max: u64) -> Result<(), String> {
     let max = libc::rlim_t::from(max);
     let limit = libc::rlimit { rlim_cur: max, rlim_max: max };

@@ -124,6 +124,7 @@ pub(super) fn start_ticker(engine: &Engine, tick: Duration) -> Result<(), Error>
 }
 
 /// CPU time that the calling thread has used: being preempted costs a guest nothing.
+#[expect(unsafe_code, reason = "the standard library does not read this clock")]
 pub fn thread_cpu() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a timespec of ours; this clock exists on every system that has threads.
