@@ -99,7 +99,7 @@ async fn list(args: &Args, shell: &Shell) -> anyhow::Result<Exit> {
         |row| {
             vec![
                 format!("{}/{}/{}", row.feed, row.partition, row.offset),
-                row.table.clone(),
+                table(&row.table),
                 listing::cut(row.key.as_deref().unwrap_or("-"), 40),
                 row.status.clone(),
                 row.code.clone().unwrap_or_default(),
@@ -132,10 +132,15 @@ async fn counts(args: &Args, shell: &Shell) -> anyhow::Result<Exit> {
         &args.format,
         &rows,
         &["feed", "table", "status", "count"],
-        |row| vec![row.feed.clone(), row.table.clone(), row.status.clone(), row.count.to_string()],
+        |row| vec![row.feed.clone(), table(&row.table), row.status.clone(), row.count.to_string()],
         "no such messages",
     )?;
     Ok(Exit::Ok)
+}
+
+/// A table's name; messages for which none was found have a dash.
+fn table(name: &str) -> String {
+    if name.is_empty() { "-".to_owned() } else { name.to_owned() }
 }
 
 /// A feed that the config does not have is a typo more often than a feed of the past.

@@ -1,6 +1,9 @@
 //! Bytes as a person can read them: JSON pretty, else text, else the first bytes in hexadecimal.
 
+use bytes::Bytes;
 use serde_json::Value;
+
+use crate::source::captured;
 
 /// Bytes shown of what is neither JSON nor text.
 const PREVIEW_BYTES: usize = 64;
@@ -19,13 +22,10 @@ pub(super) fn readable(bytes: &[u8]) -> (&'static str, String) {
     }
 }
 
-/// As a JSON value for programs: the document itself, a string, or `{"base64": ...}`.
-pub(super) fn value(bytes: &[u8]) -> Value {
-    use base64::Engine as _;
-    match std::str::from_utf8(bytes) {
-        Ok(text) => serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())),
-        Err(_) => serde_json::json!({ "base64": base64::engine::general_purpose::STANDARD.encode(bytes) }),
-    }
+/// A payload for programs: an object or array as itself, else text, else `{"base64": ...}`, as captures write it.
+pub(super) fn value(bytes: &Bytes) -> Value {
+    let document = serde_json::from_slice(bytes).ok().filter(|value: &Value| value.is_object() || value.is_array());
+    document.unwrap_or_else(|| captured::text(Some(bytes)))
 }
 
 /// Only objects and arrays gain by being laid out; a number shown as JSON would be a riddle.
@@ -48,8 +48,8 @@ mod tests {
         assert_eq!(readable(b"a\x00b"), ("text", "a\u{fffd}b".to_owned()));
         assert_eq!(readable(&[0xff, 0x00]), ("bytes", "ff 00".to_owned()));
         assert!(readable(&[0xff; 100]).1.ends_with("ff …"));
-        assert_eq!(value(&[0xff]), serde_json::json!({"base64": "/w=="}));
-        assert_eq!(value(b"7"), serde_json::json!(7));
-        assert_eq!(value(b"seven"), serde_json::json!("seven"));
+        assert_eq!(value(&Bytes::from_static(&[0xff])), serde_json::json!({"base64": "/w=="}));
+        assert_eq!(value(&Bytes::from_static(b"7")), serde_json::json!("7"));
+        assert_eq!(value(&Bytes::from_static(b"[7]")), serde_json::json!([7]));
     }
 }

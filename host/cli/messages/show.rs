@@ -13,6 +13,7 @@ use crate::cli::listing::{self, Format, Output};
 use crate::cli::shell::{Shell, Stop};
 use crate::message::Headers;
 use crate::plugin::{Answer, Request};
+use crate::source::captured;
 use crate::store::{Filter, MessageDetail, Store};
 use crate::translate::answers;
 
@@ -193,13 +194,13 @@ fn wait_text(request: &Request) -> String {
 }
 
 fn as_json(detail: &MessageDetail) -> Value {
-    let captured = &detail.message.captured;
+    let input = &detail.message.captured;
     let outputs = detail.outputs.iter().map(|(target, output, published, parked)| {
         json!({
             "target": target, "action": output.action, "published": published, "refused": parked,
             "event_id": output.event_id, "settlement": output.cursor.settlement, "index": output.cursor.index,
             "digest": output.digest.map(|digest| digest.to_string()), "version": output.version,
-            "key": bytes(output.key.as_ref()), "headers": headers(&output.headers), "payload": bytes(output.payload.as_ref()),
+            "key": captured::text(output.key.as_ref()), "headers": captured::headers(&output.headers), "payload": output.payload.as_ref().map(value),
         })
     });
     let outputs: Vec<Value> = outputs.collect();
@@ -213,8 +214,8 @@ fn as_json(detail: &MessageDetail) -> Value {
             "config": activation.config, "at_ms": activation.at_ms, "by": activation.by, "why": activation.why,
         })),
         "input": {
-            "key": bytes(captured.key.as_ref()), "headers": headers(&captured.headers), "timestamp_ms": captured.timestamp_ms,
-            "payload": bytes(captured.payload.as_ref()),
+            "key": captured::text(input.key.as_ref()), "headers": captured::headers(&input.headers), "timestamp_ms": input.timestamp_ms,
+            "payload": input.payload.as_ref().map(value),
         },
         "answers": kept_answers(detail).iter().map(form::answer).collect::<Vec<_>>(),
         "outputs": outputs,
@@ -227,12 +228,4 @@ fn action(action: crate::plugin::Action) -> &'static str {
         crate::plugin::Action::Merge => "merge",
         crate::plugin::Action::Delete => "delete",
     }
-}
-
-fn bytes(bytes: Option<&Bytes>) -> Value {
-    bytes.map_or(Value::Null, |bytes| value(bytes))
-}
-
-fn headers(headers: &Headers) -> Value {
-    headers.iter().map(|(name, value)| json!([name, bytes(value.as_ref())])).collect()
 }
