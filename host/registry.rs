@@ -2,10 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use tokio::sync::Mutex;
 
 use crate::plugin::{Digest, Limits, Write};
 use crate::runtime::{self, Inspection, Runtime, Translator};
-use crate::store::{self, Activation, Store};
+use crate::store::{self, Activation, Component, Store};
+
+/// How often plugins that cannot be loaded here are tried again.
+const RETRY_BROKEN: Duration = Duration::from_secs(30);
 
 /// What the registry can fail with.
 #[derive(Debug, thiserror::Error)]
@@ -40,32 +48,52 @@ pub struct Active {
 pub struct Snapshot {
     /// The store's revision that this shows.
     pub revision: i64,
-    active: BTreeMap<String, BTreeMap<String, Arc<Active>>>,
+    /// Feeds and tables; `None`: an activation that cannot be loaded here, and no good one before it.
+    active: BTreeMap<String, BTreeMap<String, Option<Arc<Active>>>>,
     broken: Vec<(Activation, String)>,
 }
 
 impl Snapshot {
-    /// The plugin of a table: its own, else that of table `*`.
+    /// The plugin of a table: its own, else that of table `*`. A table whose own plugin cannot be loaded here keeps the one it had, and has
+    /// none if it had none: that of `*` was not meant for it.
     pub fn find(&self, feed: &str, table: &str) -> Option<&Arc<Active>> {
         let tables = self.active.get(feed)?;
-        tables.get(table).or_else(|| tables.get("*"))
+        tables.get(table).or_else(|| tables.get("*"))?.as_ref()
     }
 
     /// Activations that cannot be loaded here, and why.
     pub fn broken(&self) -> &[(Activation, String)] {
         &self.broken
     }
+
+    fn of(&self, feed: &str, table: &str) -> Option<&Arc<Active>> {
+        self.active.get(feed)?.get(table)?.as_ref()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<Active>> {
+        self.active.values().flat_map(BTreeMap::values).flatten()
+    }
 }
 
 /// Keeps the snapshot in step with the store.
 pub struct Registry {
-    current: arc_swap::ArcSwap<Snapshot>,
+    store: Arc<dyn Store>,
+    runtime: Arc<Runtime>,
+    limits: BTreeMap<String, Limits>,
+    secret: [u8; 32],
+    current: ArcSwap<Snapshot>,
+    /// When the store's list was last loaded; held while it is.
+    loaded: Mutex<Instant>,
 }
 
 impl Registry {
-    /// Loads what is active.
-    pub async fn open(_store: Arc<dyn Store>, _runtime: Arc<Runtime>, _limits: BTreeMap<String, Limits>) -> Result<Self> {
-        Ok(Self { current: arc_swap::ArcSwap::from_pointee(Snapshot::default()) })
+    /// Loads what is active. `limits` are those of plugins by name; `default` holds for the rest.
+    pub async fn open(store: Arc<dyn Store>, runtime: Arc<Runtime>, limits: BTreeMap<String, Limits>) -> Result<Self> {
+        let secret = store.secret().await?;
+        let current = ArcSwap::from_pointee(Snapshot::default());
+        let registry = Self { store, runtime, limits, secret, current, loaded: Mutex::new(Instant::now()) };
+        registry.load_all().await?;
+        Ok(registry)
     }
 
     /// What is active now; hold one for a batch.
@@ -73,15 +101,130 @@ impl Registry {
         self.current.load_full()
     }
 
-    /// Looks whether something changed and loads what is new; true: there is a new snapshot.
+    /// Looks whether something changed and loads what is new; true: there is a new snapshot. What cannot be loaded is tried again every
+    /// `RETRY_BROKEN`.
     pub async fn refresh(&self) -> Result<bool> {
-        Ok(false)
+        let mut loaded = self.loaded.lock().await;
+        let before = self.snapshot();
+        let unchanged = self.store.revision().await? == before.revision;
+        if unchanged && (before.broken.is_empty() || loaded.elapsed() < RETRY_BROKEN) {
+            return Ok(false);
+        }
+        let changed = self.load_all().await;
+        *loaded = Instant::now();
+        changed
+    }
+
+    async fn load_all(&self) -> Result<bool> {
+        let (revision, activations) = self.store.active().await?;
+        let before = self.snapshot();
+        let mut next = Snapshot { revision, ..Snapshot::default() };
+        let mut woken = Vec::new();
+        for activation in activations {
+            let (feed, table) = (activation.feed.clone(), activation.table.clone());
+            let had = before.of(&feed, &table);
+            let active = match had.filter(|had| had.activation == activation.id) {
+                Some(same) => Some(same.clone()),
+                None => match self.load(&activation, &before, &next).await {
+                    Ok(translator) => {
+                        if before.broken.iter().any(|(broken, _)| broken.id == activation.id) {
+                            woken.push((feed.clone(), table.clone(), activation.id));
+                        }
+                        Some(Arc::new(active(&activation, translator)))
+                    }
+                    Err(Error::Store(error)) => return Err(error.into()),
+                    Err(Error::Runtime(error)) => {
+                        next.broken.push((activation, error.to_string()));
+                        had.cloned()
+                    }
+                },
+            };
+            next.active.entry(feed).or_default().insert(table, active);
+        }
+        let same = before.revision == next.revision && before.broken == next.broken;
+        self.current.store(Arc::new(next));
+        // Messages that came while the plugin could not be loaded wait to be told.
+        for (feed, table, activation) in woken {
+            wake(&*self.store, &feed, &table, &format!("activation {activation} is loaded")).await?;
+        }
+        Ok(!same)
+    }
+
+    /// The translator of an activation. One that runs the same component with the same config already is shared, and so are its instances.
+    async fn load(&self, activation: &Activation, before: &Snapshot, next: &Snapshot) -> Result<Arc<Translator>> {
+        let (digest, config) = (activation.digest, Digest::of(activation.config.as_bytes()));
+        let same = |active: &&Arc<Active>| active.translator.digest() == digest && active.config_digest == config;
+        if let Some(same) = next.all().chain(before.all()).find(same) {
+            return Ok(same.translator.clone());
+        }
+        let components = self.store.components().await?;
+        let name = components.iter().find(|component| component.digest == digest).map(|component| component.description.name.clone());
+        let name = name.unwrap_or_default();
+        let limits = self.limits.get(&name).or_else(|| self.limits.get("default")).cloned().unwrap_or_default();
+        if let Some(artefact) = self.store.artefact(digest, &self.runtime.engine_key()).await? {
+            match self.start(digest, artefact, limits.clone(), &activation.config).await {
+                // An artefact that does not fit is made anew; what starts badly would do so again.
+                Err(runtime::Error::Refused(reason)) => {
+                    tracing::warn!(digest = digest.short(), reason, "a stored artefact is not usable: the component is compiled again");
+                }
+                result => return Ok(result?),
+            }
+        }
+        let artefact = self.compile(digest).await?;
+        Ok(self.start(digest, artefact, limits, &activation.config).await?)
+    }
+
+    /// Compiles a stored component for this host's engine: the first one of a new version of the host does it for all.
+    async fn compile(&self, digest: Digest) -> Result<Bytes> {
+        let bytes = self.store.component_bytes(digest).await?;
+        let bytes = bytes.filter(|bytes| Digest::of(bytes) == digest).ok_or_else(|| {
+            let text = format!("component {} is not in the store, or its bytes are not what was pushed; push it again", digest.short());
+            runtime::Error::Refused(text)
+        })?;
+        let artefact = self.runtime.compile(&bytes, &self.secret).await?;
+        self.store.put_artefact(digest, &self.runtime.engine_key(), &artefact).await?;
+        Ok(artefact.into())
+    }
+
+    async fn start(
+        &self,
+        digest: Digest,
+        artefact: Bytes,
+        limits: Limits,
+        config: &str,
+    ) -> std::result::Result<Arc<Translator>, runtime::Error> {
+        let (runtime, secret, config) = (self.runtime.clone(), self.secret, config.to_owned());
+        let loaded = tokio::task::spawn_blocking(move || runtime.load(digest, &artefact, &secret, limits, &config)).await;
+        loaded.unwrap_or_else(|error| Err(runtime::Error::Engine(format!("load {}: {error}", digest.short()))))
+    }
+}
+
+fn active(activation: &Activation, translator: Arc<Translator>) -> Active {
+    Active {
+        activation: activation.id,
+        feed: activation.feed.clone(),
+        table: activation.table.clone(),
+        config_digest: Digest::of(activation.config.as_bytes()),
+        translator,
     }
 }
 
 /// Validates a component, compiles it in a child process and stores both.
-pub async fn push(_store: &dyn Store, runtime: &Runtime, component: &[u8], _by: &str) -> Result<Inspection> {
-    Ok(runtime.inspect(component)?)
+pub async fn push(store: &dyn Store, runtime: &Runtime, component: &[u8], by: &str) -> Result<Inspection> {
+    let secret = store.secret().await?;
+    let (inspection, artefact) = runtime.admit(component, &secret).await?;
+    let digest = Digest::of(component);
+    let row = Component {
+        digest,
+        size: i64::try_from(component.len()).unwrap_or(i64::MAX),
+        description: inspection.description.clone(),
+        imports: inspection.imports.clone(),
+        pushed_ms: store.now_ms().await?,
+        pushed_by: by.to_owned(),
+    };
+    store.put_component(&row, component).await?;
+    store.put_artefact(digest, &runtime.engine_key(), &artefact).await?;
+    Ok(inspection)
 }
 
 /// The collection in which a table's first activation is told to messages that wait for one.
