@@ -32,3 +32,6 @@ plugins: wasm-target
 
 demo: plugins ## The main job on this machine alone, with a Kafka in the process; FOLLOW=1 goes on until Ctrl-C
 	$(TARGET)/release/tolk demo $(if $(FOLLOW),--follow) $(foreach plugin,$(PLUGINS),$(TARGET)/tolk/arena-$(plugin).wasm)
+
+acceptance: wasm-target ## Play the case files below CASES=dir against the built components; STORE=sqlite or postgres
+	CASES='$(if $(CASES),$(abspath $(CASES)))' STORE='$(STORE)' $(CARGO) test --quiet --locked --test acceptance

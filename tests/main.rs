@@ -4,7 +4,6 @@
 
 mod support;
 
-mod acceptance;
 mod cli;
 mod endpoint;
 mod flow;
