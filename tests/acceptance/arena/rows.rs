@@ -162,6 +162,8 @@ fn word(table: &str, status: &MessageStatus, attempts: i64) -> Option<&'static s
         ("ignored", "unsupported-activity") if table == ACTIVITY => return None,
         ("ignored", "external-id" | "external-type") => "EXTERNAL_SOURCE",
         ("ignored", _) => "IGNORED",
+        // Nobody has judged it: no word of the system's.
+        (_, "no-translator") => "-",
         ("waiting", "activity-invalid") => "WAITING",
         ("invalid", _) => "INVALID",
         ("failed", _) => "FAILED",
