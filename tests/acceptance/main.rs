@@ -2,6 +2,7 @@
 //! One line a case, at the end `N passed, M failed`; exit 1 if any failed. Words as arguments choose cases that have one of them.
 
 #![expect(clippy::print_stdout, reason = "the lines are what it is for")]
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod arena;
 mod bench;
