@@ -7,6 +7,7 @@ mod artefacts;
 mod inert;
 mod limits;
 mod refusals;
+mod registry;
 mod verdicts;
 
 use std::sync::{Arc, LazyLock};
