@@ -11,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::endpoint::{Caller, Endpoints};
-use crate::ingest::{Chain, Pause};
 use crate::message::FeedId;
 use crate::registry::Registry;
 use crate::runtime::Runtime;
 use crate::store::{self, Clock, Store};
 use crate::translate::engine::Counts;
 use crate::translate::run::Feed;
+use crate::trouble::{Chain, Pause};
 
 /// What a host has done so far: shared with whoever shows progress.
 #[derive(Clone, Default)]

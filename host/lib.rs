@@ -3,6 +3,7 @@
 pub mod feed;
 pub mod message;
 pub mod plugin;
+pub mod trouble;
 
 pub mod ingest;
 pub mod publish;

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::ingest::Pause;
 use crate::sink::{Sent, Sink};
 use crate::store::{self, OutputCursor, OutputRow, Parked, Store, TargetLease};
+use crate::trouble::Pause;
 
 /// Rows and bytes of one send.
 const ROWS_MAX: i64 = 5_000;

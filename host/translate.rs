@@ -1,10 +1,13 @@
 //! Moves messages from the inbox through their translators into settlements. Knows nothing of sources and sinks.
 
 pub mod answers;
+pub mod ends;
 pub mod engine;
+pub mod guests;
 pub mod ids;
 pub mod judge;
 pub mod lanes;
+pub mod needs;
 pub mod overlay;
 pub mod resolve;
 pub mod run;

@@ -10,13 +10,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{App, Until, within};
-use crate::ingest::{self, Chain, Ingest};
+use crate::ingest::{self, Ingest};
 use crate::message::FeedId;
 use crate::publish::Publish;
 use crate::sink::{self, Sink};
 use crate::source;
 use crate::store::{Host, Owned, TargetLease, Wanted};
 use crate::translate::engine::{Engine, Parts};
+use crate::trouble::Chain;
 
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -267,7 +267,7 @@ async fn settle(store: &Arc<dyn Store>, host: &store::Host, batch: i64, settleme
             Err(error) => error,
         };
         if tries.is_power_of_two() || tries == 0 {
-            tracing::warn!(error = %crate::ingest::Chain(&error), tries, "a settlement did not come back; asking what became of it");
+            tracing::warn!(error = %crate::trouble::Chain(&error), tries, "a settlement did not come back; asking what became of it");
         }
         loop {
             tokio::time::sleep(Duration::from_millis(50 << tries.min(6))).await;

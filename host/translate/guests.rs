@@ -1,0 +1,206 @@
+//! The engine's way to guests: puts messages into CPU tasks, a key's line ahead of its turn where that is safe, and takes verdicts back.
+
+use std::sync::Arc;
+
+use super::engine::{Engine, Event};
+use super::judge::{self, Said};
+use super::run::{Feed, Seq};
+use crate::message::{Message, Status};
+use crate::plugin::{Context, Outcome, Verdict, Wait};
+use crate::registry::{Active, Snapshot};
+use crate::runtime::{Instances, Trouble};
+
+/// Messages that one CPU task runs.
+const TASK_MESSAGES: usize = 64;
+/// Messages of one key that are run ahead in one CPU task.
+const AHEAD: usize = 32;
+/// The code of a message that was taken along in a CPU task but not run.
+const NOT_RUN: &str = "not-run";
+
+struct Work {
+    seq: Seq,
+    message: Arc<Message>,
+    feed: Arc<Feed>,
+    active: Arc<Active>,
+    context: Context,
+}
+
+impl Engine {
+    pub(super) fn dispatch(&mut self) {
+        while !self.ready.is_empty() {
+            let snapshot = self.parts.registry.snapshot();
+            let mut task = Vec::new();
+            let mut tasks = Vec::new();
+            for seq in std::mem::take(&mut self.ready) {
+                self.gather(seq, &snapshot, &mut task);
+                if task.len() >= TASK_MESSAGES {
+                    tasks.push(std::mem::take(&mut task));
+                }
+            }
+            if !task.is_empty() {
+                tasks.push(task);
+            }
+            for task in tasks {
+                self.spawn(task);
+            }
+        }
+    }
+
+    /// Puts the head of a key, and what may be run ahead behind it, into a CPU task; settles at once what needs no guest.
+    fn gather(&mut self, head: Seq, snapshot: &Snapshot, task: &mut Vec<Vec<Work>>) {
+        let Some(run) = self.runs.get(&head) else { return };
+        let key = run.key();
+        let line: Vec<Seq> = self.lanes.line(&key).map(|chain| chain.line.iter().take(AHEAD).copied().collect()).unwrap_or_default();
+        let mut works = Vec::new();
+        for seq in line {
+            let Some(run) = self.runs.get_mut(&seq) else { break };
+            let ahead = seq != head;
+            if run.running || run.open > 0 || (ahead && (run.rounds > 0 || run.judged.is_some())) {
+                break;
+            }
+            if run.active.is_none() {
+                if let Some(said) = self.without_guest(seq, snapshot) {
+                    // Only a head may finish; what stands further back waits for its turn.
+                    if seq == head && works.is_empty() {
+                        match said {
+                            Some(said) => self.finish(seq, said),
+                            None => self.want_translator(seq),
+                        }
+                    }
+                    break;
+                }
+                self.activate(seq, snapshot);
+            }
+            let run = self.runs.get_mut(&seq).expect("it was there");
+            if ahead && run.active.as_ref().is_some_and(|active| self.asking.contains(&active.activation)) {
+                break;
+            }
+            run.running = true;
+            works.push(Work {
+                seq,
+                message: run.message.clone(),
+                feed: run.feed.clone(),
+                active: run.active.clone().expect("activated above"),
+                context: run.context.clone(),
+            });
+        }
+        if !works.is_empty() {
+            task.push(works);
+        }
+    }
+
+    /// What becomes of a message that no guest runs for; `Some(None)`: it waits for a translator.
+    fn without_guest(&self, seq: Seq, snapshot: &Snapshot) -> Option<Option<Said>> {
+        let run = &self.runs[&seq];
+        if let Some(prejudged) = &run.message.prejudged {
+            let (status, code, reason) = (prejudged.status, prejudged.code.clone(), prejudged.reason.clone());
+            return Some(Some(Said::Prejudged { status, code, reason }));
+        }
+        let table = &*run.message.table;
+        if snapshot.find(&run.feed.name, table).is_some() {
+            return None;
+        }
+        let tables = &run.feed.config.tables;
+        if !tables.is_empty() && !tables.contains_key(table) {
+            let reason = format!(
+                "table \"{table}\" is not among feeds.{}.tables and has no plugin; `tolk activate` one, then replay",
+                run.feed.name
+            );
+            return Some(Some(Said::Prejudged { status: Status::Invalid, code: "unknown-table".to_owned(), reason }));
+        }
+        Some(None)
+    }
+
+    fn want_translator(&mut self, seq: Seq) {
+        let run = self.runs.get_mut(&seq).expect("it was there");
+        let (feed, table) = (&run.feed.name, &run.message.table);
+        let on = judge::translator_entries(feed, table);
+        let reason =
+            format!("no plugin is active for feed \"{feed}\" table \"{table}\"; `tolk activate PLUGIN --feed {feed} --table {table}`");
+        let wait = Wait { code: "no-translator".to_owned(), reason, on, timeout_ms: None };
+        self.conclude(seq, Outcome::Waiting(wait));
+    }
+
+    fn activate(&mut self, seq: Seq, snapshot: &Snapshot) {
+        let run = self.runs.get_mut(&seq).expect("it was there");
+        run.active = snapshot.find(&run.feed.name, &run.message.table).cloned();
+        run.revision = snapshot.revision;
+        run.context.now_ms = self.now_ms.max(run.context.now_ms);
+        *self.revisions.entry(snapshot.revision).or_default() += 1;
+    }
+
+    fn spawn(&self, task: Vec<Vec<Work>>) {
+        let (runtime, sender) = (self.parts.runtime.clone(), self.sender.clone());
+        tokio::spawn(async move {
+            let run = move |instances: &mut Instances| {
+                let mut results = Vec::with_capacity(task.len());
+                for line in task {
+                    let mut ended = false;
+                    for work in line {
+                        // Behind a message that did not end, a later one of its key must not have run.
+                        let result = if ended {
+                            None
+                        } else {
+                            let translator = &work.active.translator;
+                            Some(translator.translate(instances, &work.message, &work.feed.name, &work.context))
+                        };
+                        ended |= !matches!(
+                            &result,
+                            Some(Ok(Verdict { outcome: Outcome::Translated(_) | Outcome::Ignored(_) | Outcome::Rejected(_), .. }))
+                        );
+                        results.push((work.seq, result));
+                    }
+                }
+                results
+            };
+            for results in runtime.run(vec![run]).await {
+                let (ran, rest): (Vec<_>, Vec<_>) = results.into_iter().partition(|(_, result)| result.is_some());
+                let ran: Vec<_> = ran.into_iter().filter_map(|(seq, result)| Some((seq, result?))).collect();
+                let _ = sender.send(Event::Ran(ran));
+                if !rest.is_empty() {
+                    let back = rest.into_iter().map(|(seq, _)| (seq, Err(Trouble { code: NOT_RUN, text: String::new() }))).collect();
+                    let _ = sender.send(Event::Ran(back));
+                }
+            }
+        });
+    }
+
+    pub(super) fn ran(&mut self, seq: Seq, result: Result<Verdict, Trouble>) {
+        let Some(run) = self.runs.get_mut(&seq) else { return };
+        run.running = false;
+        let verdict = match result {
+            Ok(verdict) => verdict,
+            Err(trouble) if trouble.code == NOT_RUN || !self.is_first(seq) => return self.revive(seq),
+            Err(trouble) => return self.finish(seq, Said::Trouble { code: trouble.code.to_owned(), reason: trouble.text }),
+        };
+        for line in &verdict.log {
+            tracing::info!(target: "tolk::guest", feed = run.feed.name, partition = run.message.captured.partition,
+                offset = run.message.captured.offset, "{line}");
+        }
+        if matches!(verdict.outcome, Outcome::Needs(_)) {
+            self.asking.extend(run.active.as_ref().map(|active| active.activation));
+        }
+        if !self.is_first(seq) {
+            // Run ahead: an end waits for its turn, anything else runs again then.
+            let run = self.runs.get_mut(&seq).expect("it just ran");
+            run.judged = Some(verdict.outcome).filter(|outcome| !matches!(outcome, Outcome::Needs(_)));
+            return;
+        }
+        match verdict.outcome {
+            Outcome::Needs(requests) => self.needs(seq, requests),
+            outcome => self.conclude(seq, outcome),
+        }
+    }
+
+    fn is_first(&self, seq: Seq) -> bool {
+        let key = self.runs[&seq].key();
+        self.lanes.line(&key).and_then(|chain| chain.line.front()) == Some(&seq)
+    }
+
+    /// A message that was taken along but not run: if it is first in its line by now, it runs.
+    fn revive(&mut self, seq: Seq) {
+        if self.is_first(seq) {
+            self.ready.push(seq);
+        }
+    }
+}

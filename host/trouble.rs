@@ -1,0 +1,46 @@
+//! Trouble that waiting may mend: how it is said, and how it is waited out. Knows nothing of what is in trouble.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+/// A growing pause between tries, said once a stretch of trouble and again every so often.
+#[derive(Default)]
+pub struct Pause {
+    tries: u32,
+}
+
+impl Pause {
+    /// Things go well again.
+    pub fn reset(&mut self) {
+        self.tries = 0;
+    }
+
+    /// Waits, at most 5 s, or until told to stop.
+    pub async fn wait(&mut self, who: &str, error: &(dyn std::error::Error + Sync), stop: &CancellationToken) {
+        if self.tries.is_power_of_two() || self.tries == 0 {
+            tracing::warn!(who, error = %Chain(error), tries = self.tries, "away; waiting, nothing is lost");
+        }
+        let pause = Duration::from_millis(100 << self.tries.min(6)).min(Duration::from_secs(5));
+        self.tries += 1;
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// An error with its sources, on one line.
+pub struct Chain<'e>(pub &'e (dyn std::error::Error + Sync));
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
