@@ -454,7 +454,7 @@ pub struct Range {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Committed under this number; of the keys whose blocking rows left, these are still blocked. Their next row, if it was behind,
-    /// is pending and due now.
+    /// is pending and due now; so is a row that came to stand behind one that is gone already.
     Committed { settlement: i64, still_blocked: Vec<BlockedKey>, woken: usize },
     /// Nothing happened: these lanes have another owner.
     Fenced(Vec<(FeedId, i32)>),
@@ -532,7 +532,7 @@ pub trait Outputs {
     /// Outputs of a target after a cursor, in order, at most `rows_max` and about `bytes_max`, at least one where there is one. Second: the
     /// last settlement looked at, so that the cursor may pass settlements without outputs for the target.
     async fn outputs(&self, target: &str, after: OutputCursor, rows_max: i64, bytes_max: i64) -> Result<(Vec<OutputRow>, i64)>;
-    /// Moves the cursor and parks what was refused: the message shows `failed`. False: fenced.
+    /// Moves the cursor, never back, and parks what was refused: the message shows `failed`. False: fenced.
     async fn published(&self, target: &str, epoch: i64, cursor: OutputCursor, parked: &[Parked]) -> Result<bool>;
     /// Output keys of a target that are blocked by a parked output.
     async fn parked_keys(&self, target: &str) -> Result<Vec<Option<Bytes>>>;

@@ -1,1 +1,127 @@
-//! To be filled.
+//! The conformance suite: what every store promises, written once over `Arc<dyn Store>` and run on SQLite and PostgreSQL.
+//! A case is an async function that takes a `Rig`; the list below runs it on both.
+
+mod alone;
+mod inbox;
+mod leases;
+mod messages;
+mod outputs;
+mod plugins;
+mod reads;
+mod rig;
+mod schema;
+mod settlements;
+mod statuses;
+mod waits;
+mod work;
+
+/// Lists the cases once and runs each on both stores.
+macro_rules! cases {
+    ($($noun:ident: $($case:ident)+;)+) => {
+        mod sqlite {
+            $(mod $noun {
+                $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    crate::store::$noun::$case(crate::store::rig::Rig::sqlite().await).await;
+                })+
+            })+
+        }
+        mod postgres {
+            $(mod $noun {
+                $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    crate::store::$noun::$case(crate::store::rig::Rig::postgres().await).await;
+                })+
+            })+
+        }
+    };
+}
+
+cases! {
+    schema:
+        migrate_twice_is_a_no_op
+        hosts_may_migrate_at_once
+        a_newer_schema_is_refused
+        the_secret_is_made_once
+        time_is_the_clock_that_was_given;
+    leases:
+        feeds_and_targets_keep_their_numbers
+        the_only_host_gets_everything
+        claiming_again_changes_nothing
+        a_lease_must_be_renewed_in_time
+        what_is_given_back_is_free_at_once
+        an_expired_host_is_taken_over_and_fenced
+        released_lanes_are_fenced;
+    inbox:
+        bytes_round_trip
+        numbers_are_gapless_per_lane
+        append_is_fenced_by_epoch
+        append_is_fenced_by_position
+        duplicates_are_kept_and_marked
+        positions_advance_without_rows
+        fetch_is_cut_by_rows
+        fetch_is_cut_by_bytes
+        a_large_batch_arrives_whole;
+    work:
+        blocking_rows_block_their_key
+        due_rows_come_oldest_first
+        running_rows_resume
+        behind_rows_are_released_one_by_one
+        a_row_that_stops_blocking_releases_its_key
+        a_released_key_without_rows_is_free
+        a_row_behind_nobody_is_due;
+    reads:
+        absent_things_are_absent
+        entries_bindings_and_scans_are_found
+        pages_go_on_after_a_key
+        index_scans_find_values_that_start_with_the_prefix
+        a_scan_prefix_is_bytes_not_a_pattern
+        many_requests_are_answered_in_order;
+    settlements:
+        a_settlement_moves_the_cursor
+        a_batch_can_be_looked_up
+        a_foreign_epoch_is_fenced
+        stale_entries_are_found
+        stale_scans_by_key_are_found
+        stale_scans_by_index_are_found
+        stale_ids_are_found
+        every_stale_message_is_reported
+        a_stale_settlement_changes_nothing
+        an_equal_write_is_no_change
+        a_write_replaces_the_whole_index_set
+        bindings_conflict_either_way
+        an_equal_binding_is_no_conflict
+        messages_of_one_settlement_do_not_stale_each_other;
+    waits:
+        an_entry_that_appears_wakes
+        an_entry_that_changes_or_goes_wakes
+        a_bound_id_wakes
+        a_scan_wakes
+        an_equal_write_wakes_nobody
+        a_wait_is_woken_by_its_own_settlement
+        crossing_settlements_lose_no_wake_up
+        put_entries_wakes;
+    outputs:
+        outputs_come_in_settlement_order
+        output_pages_are_cut
+        the_cursor_passes_foreign_settlements
+        published_is_fenced_and_monotone
+        a_parked_output_fails_its_message
+        event_ids_are_stable;
+    plugins:
+        components_and_artefacts_round_trip
+        the_active_plugin_is_the_last_activated
+        activation_history_is_kept
+        the_oldest_revision_is_of_the_living;
+    messages:
+        filters_narrow
+        counts_and_unpublished
+        one_message_is_shown_whole
+        captures_hold_the_bytes
+        entries_and_bindings_are_listed;
+    statuses:
+        work_shows_its_own_status
+        ends_show_their_status
+        a_plain_message_is_handled_by_its_range
+        nobody_judged_it_yet;
+}

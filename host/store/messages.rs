@@ -72,7 +72,7 @@ pub struct MessageDetail {
     pub status: MessageStatus,
     /// The message.
     pub message: Message,
-    /// Its outputs in the order of the translator, each with target, whether it is published, and why it is parked if it is.
+    /// Its outputs in the order of the translator, each with target, whether it is published, and why it is parked if it is (then it is not).
     pub outputs: Vec<(String, OutputRow, bool, Option<String>)>,
     /// The settlement it left at, where it did.
     pub settlement: Option<i64>,

@@ -216,7 +216,7 @@ async fn outputs(connection: &mut SqliteConnection, place: Place) -> sqlx::Resul
     const OF_MESSAGE: &str = concat!(
         "SELECT ",
         output_columns!(),
-        ", t.name, (s.number, o.position) <= (c.settlement, c.position), p.reason
+        ", t.name, p.target IS NULL AND (s.number, o.position) <= (c.settlement, c.position), p.reason
          FROM settlement s CROSS JOIN target t CROSS JOIN output o ON o.target = t.id AND o.batch = s.batch
          CROSS JOIN feed f ON f.id = o.feed JOIN target_cursor c ON c.target = t.id
          LEFT JOIN activation a ON a.id = o.activation
@@ -224,6 +224,7 @@ async fn outputs(connection: &mut SqliteConnection, place: Place) -> sqlx::Resul
          WHERE o.feed = ?1 AND o.lane = ?2 AND o.n = ?3 AND s.number IN (
            SELECT settlement FROM outcome WHERE feed = ?1 AND lane = ?2 AND n = ?3
            UNION SELECT settlement FROM work WHERE feed = ?1 AND lane = ?2 AND n = ?3
+           UNION SELECT settlement FROM parked_output WHERE feed = ?1 AND lane = ?2 AND n = ?3
            UNION SELECT settlement FROM settled_range WHERE feed = ?1 AND lane = ?2 AND to_n >= ?3 AND from_n <= ?3)
          ORDER BY s.number, o.position"
     );

@@ -121,19 +121,17 @@ async fn published(
     now: i64,
 ) -> sqlx::Result<bool> {
     let target: Option<i32> = sqlx::query_scalar(
-        "SELECT c.target FROM target_cursor c JOIN target t ON t.id = c.target WHERE t.name = ? AND c.epoch = ? AND c.owner IS NOT NULL",
+        "UPDATE target_cursor SET settlement = ?3, position = ?4
+         WHERE target = (SELECT id FROM target WHERE name = ?1) AND epoch = ?2 AND owner IS NOT NULL AND (settlement, position) <= (?3, ?4)
+         RETURNING target",
     )
     .bind(target)
     .bind(epoch)
+    .bind(cursor.settlement)
+    .bind(cursor.index)
     .fetch_optional(&mut *connection)
     .await?;
     let Some(target) = target else { return Ok(false) };
-    sqlx::query("UPDATE target_cursor SET settlement = ?2, position = ?3 WHERE target = ?1 AND (settlement, position) < (?2, ?3)")
-        .bind(target)
-        .bind(cursor.settlement)
-        .bind(cursor.index)
-        .execute(&mut *connection)
-        .await?;
     for parked in parked {
         sqlx::query(
             "INSERT OR REPLACE INTO parked_output (target, settlement, position, n, feed, lane, run, at_ms, key, reason)

@@ -11,7 +11,7 @@ use super::rows::{key_hash, place};
 use super::{Sqlite, damaged, memory, validate, wake};
 use crate::message::{Place, Status};
 use crate::plugin::{Binding, Cause, Output, Write};
-use crate::store::awaited::{Awaited, Touched};
+use crate::store::awaited::Awaited;
 use crate::store::changes::Changes;
 use crate::store::{BlockedKey, Host, Result, Settled, Settlement, Settlements, Stale, Verdict, WorkRow, headers};
 
@@ -113,9 +113,7 @@ async fn remember<'a>(
     memory::store_changes(connection, &changes, number).await?;
     memory::store_bindings(connection, &bound.fresh, number).await?;
     for (index, binding, id) in &bound.fresh {
-        for touched in Touched::by_binding(&binding.namespace, &binding.key, *id) {
-            changes.touched.insert(touched, *index);
-        }
+        changes.bound(*index, &binding.namespace, &binding.key, *id);
     }
     let woken = wake::wake(connection, &changes.touched, now).await?;
     Ok((changes, woken))
@@ -162,7 +160,8 @@ impl Settling {
         let left = self.leave(connection, settled).await?;
         let (changes, mut woken) = remember(connection, changes, &bound, number, self.now).await?;
         woken += self.stay(connection, settled, &changes, number).await?;
-        let still_blocked = wake::release(connection, &left, self.now).await?;
+        wake::release(connection, &may_go_on(settled, &left), self.now).await?;
+        let still_blocked = wake::still_blocked(connection, &left).await?;
         ends(connection, settled, number).await?;
         lanes(connection, settlement, number).await?;
         Ok(Verdict::Committed { settlement: number, still_blocked, woken })
@@ -276,6 +275,14 @@ impl Settling {
         .await?;
         Ok(rows.iter().filter(|(_, woken)| *woken).count())
     }
+}
+
+/// The keys whose next row may go on: those that a row has left, and those of rows that came to stand behind one that is gone already.
+fn may_go_on(settled: &[Settled], left: &[BlockedKey]) -> Vec<BlockedKey> {
+    let behind = settled.iter().filter(|settled| settled.work.as_ref().is_some_and(|work| work.status == Status::Behind));
+    let behind = behind.map(|s| BlockedKey { feed: s.place.feed, lane: s.place.lane, key_hash: s.key_hash });
+    let keys: HashSet<BlockedKey> = left.iter().copied().chain(behind).collect();
+    keys.into_iter().collect()
 }
 
 fn bind_place(values: &mut Values, place: Place, run: i32) {

@@ -69,17 +69,22 @@ pub(super) async fn wake(connection: &mut SqliteConnection, touched: &HashMap<To
     Ok(woken as usize)
 }
 
-/// Lets the next row of each key go on if it was behind; the keys that are still blocked.
-pub(super) async fn release(connection: &mut SqliteConnection, keys: &[BlockedKey], now: i64) -> sqlx::Result<Vec<BlockedKey>> {
-    let bind = |values: &mut Values, key: &BlockedKey| {
-        values.add(key.feed.0).add(key.lane).add(&key.key_hash.0[..]);
-    };
+/// Lets the first row that holds a key back go on, if it was behind.
+pub(super) async fn release(connection: &mut SqliteConnection, keys: &[BlockedKey], now: i64) -> sqlx::Result<()> {
     RELEASE
         .run(connection, keys, |values, key| {
-            bind(values, key);
-            values.add(now);
+            values.add(key.feed.0).add(key.lane).add(&key.key_hash.0[..]).add(now);
         })
         .await?;
-    let rows = STILL_BLOCKED.fetch(connection, keys, bind).await?;
+    Ok(())
+}
+
+/// Which of these keys have a blocking row.
+pub(super) async fn still_blocked(connection: &mut SqliteConnection, keys: &[BlockedKey]) -> sqlx::Result<Vec<BlockedKey>> {
+    let rows = STILL_BLOCKED
+        .fetch(connection, keys, |values, key| {
+            values.add(key.feed.0).add(key.lane).add(&key.key_hash.0[..]);
+        })
+        .await?;
     rows.iter().map(|row| Ok(BlockedKey { feed: FeedId(row.try_get(0)?), lane: row.try_get(1)?, key_hash: key_hash(row, 2)? })).collect()
 }
