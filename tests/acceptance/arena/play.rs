@@ -61,6 +61,7 @@ impl Scenario<'_> {
         seed::state(&self.world, &given["state"]).await?;
         seed::messages(&mut self.world, &mut self.memory, &given["messages"], steps).await?;
         self.world.start().await?;
+        self.rows().await?;
         for (number, step) in steps.iter().enumerate() {
             self.step(step).await.with_context(|| format!("steps[{number}]"))?;
         }

@@ -56,7 +56,7 @@ impl Row {
 
     /// Whether the same message was taken in before.
     pub fn is_redelivery(&self) -> bool {
-        self.status.code.as_deref() == Some("duplicate")
+        is_redelivery(&self.message)
     }
 
     /// Where it stands.
@@ -119,9 +119,14 @@ fn row(message: Message, status: MessageStatus, attempts: i64) -> Row {
     let table = text("table").unwrap_or_default();
     let arena_id = record.as_ref().and_then(|record| arena_id(&table, operation.as_deref(), record));
     let name = Name { table, operation, pos: text("pos") };
-    let word = word(&name.table, &status, attempts);
+    let word = if is_redelivery(&message) { None } else { word(&name.table, &status, attempts) };
     let note = note(&name.table, arena_id.as_deref(), &status);
     Row { message, status, record, name, arena_id, word, note, attempts }
+}
+
+/// Ingest knows it; while an earlier message of the key is not done, the redelivery stands behind it like any other.
+fn is_redelivery(message: &Message) -> bool {
+    message.prejudged.as_ref().is_some_and(|prejudged| prejudged.code == "duplicate")
 }
 
 /// The record of a payload, without NUL.
@@ -158,7 +163,6 @@ fn word(table: &str, status: &MessageStatus, attempts: i64) -> Option<&'static s
     let code = status.code.as_deref().unwrap_or_default();
     Some(match (status.status.as_str(), code) {
         ("handled", _) => "HANDLED",
-        ("ignored", "duplicate") => return None,
         ("ignored", "unsupported-activity") if table == ACTIVITY => return None,
         ("ignored", "external-id" | "external-type") => "EXTERNAL_SOURCE",
         ("ignored", _) => "IGNORED",
