@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use super::case::Case;
-use super::form;
 use super::world::World;
 use crate::message::Message;
 use crate::plugin::{Answer, Binding, Context, Fault, Limits, Outcome, Reply, Request, Verdict, Write};
@@ -87,7 +86,7 @@ impl Course {
             };
             let requests = match self.fresh(guest, requests) {
                 Ok(requests) => requests,
-                Err(end) => return end,
+                Err((code, text)) => return trouble(code, text),
             };
             if let Some(end) = self.answer(&requests, case, world) {
                 return end;
@@ -96,7 +95,7 @@ impl Course {
     }
 
     /// What is new in a round, each once; or why the round may not be.
-    fn fresh(&mut self, guest: &dyn Guest, requests: Vec<Request>) -> Result<Vec<Request>, End> {
+    fn fresh(&mut self, guest: &dyn Guest, requests: Vec<Request>) -> Result<Vec<Request>, (&'static str, String)> {
         self.needs += requests.len();
         let mut fresh: Vec<Request> = Vec::new();
         for request in requests.into_iter().map(canonical) {
@@ -107,13 +106,13 @@ impl Course {
         }
         let Limits { rounds_max, needs_max, .. } = guest.limits();
         if self.rounds > *rounds_max {
-            return Err(trouble("rounds-limit", format!("rounds_max is {rounds_max}, and after so many it asks for more")));
+            return Err(("rounds-limit", format!("rounds_max is {rounds_max}, and after so many it asks for more")));
         }
         if self.needs > *needs_max {
-            return Err(trouble("needs-limit", format!("needs_max is {needs_max}, asked for {}", self.needs)));
+            return Err(("needs-limit", format!("needs_max is {needs_max}, asked for {}", self.needs)));
         }
         if fresh.is_empty() {
-            return Err(trouble("no-progress", "it asks for nothing that it was not answered already".to_owned()));
+            return Err(("no-progress", "it asks for nothing that it was not answered already".to_owned()));
         }
         Ok(fresh)
     }
