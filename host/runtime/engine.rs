@@ -132,3 +132,23 @@ pub fn thread_cpu() -> Duration {
     debug_assert_eq!(done, 0);
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs().try_into().unwrap_or(0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_is_that_of_the_code_not_of_the_pool() {
+        let settings = Config { instances_max: 4, ..Config::default() };
+        let (pool, one) = (build(&settings).unwrap(), single(&settings).unwrap());
+        assert_eq!(key(&pool), key(&one));
+        let other = Engine::new(base(&settings).cranelift_nan_canonicalization(false)).unwrap();
+        assert_ne!(key(&pool), key(&other));
+    }
+
+    #[test]
+    fn memories_beyond_32_bits_are_refused_with_advice() {
+        let error = build(&Config { memory_bytes_max: 5 << 30, ..Config::default() }).err().unwrap().to_string();
+        assert!(error.contains("runtime.memory_bytes_max is 5368709120"), "{error}");
+    }
+}

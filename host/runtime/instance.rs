@@ -123,7 +123,7 @@ pub(super) fn instantiate(pre: &PluginPre<State>, limits: &Limits, wasi: bool, c
     let started = pre.instantiate(&mut store);
     let plugin = match started {
         Ok(plugin) => plugin,
-        Err(error) => return Err(Failure::Call(error, Box::new(store))),
+        Err(error) => return Err(Failure::Start(error, Box::new(store))),
     };
     begin(&mut store);
     match plugin.tolk_translator_translator().call_configure(&mut store, config) {
@@ -135,7 +135,9 @@ pub(super) fn instantiate(pre: &PluginPre<State>, limits: &Limits, wasi: bool, c
 
 /// Why there is no instance.
 pub(super) enum Failure {
-    /// It trapped or met a limit; the store tells how far it came.
+    /// It trapped or met a limit at its start, or the machine has no room for it; the store tells how far it came.
+    Start(wasmtime::Error, Box<Store<State>>),
+    /// It trapped or met a limit in `configure`.
     Call(wasmtime::Error, Box<Store<State>>),
     /// The plugin refuses its config.
     Config(String),

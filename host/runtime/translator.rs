@@ -206,7 +206,7 @@ impl Translator {
         let wasi = has_wasi(&self.imports);
         instances.make_room(false);
         let mut made = instance::instantiate(&self.pre, &self.limits, wasi, &self.config);
-        while matches!(&made, Err(Failure::Call(error, _)) if error.is::<wasmtime::PoolConcurrencyLimitError>())
+        while matches!(&made, Err(Failure::Start(error, _)) if error.is::<wasmtime::PoolConcurrencyLimitError>())
             && instances.make_room(true)
         {
             made = instance::instantiate(&self.pre, &self.limits, wasi, &self.config);
@@ -270,6 +270,12 @@ fn is_hostcall_limit(error: &wasmtime::Error) -> bool {
 fn failed(digest: Digest, failure: Failure) -> Trouble {
     match failure {
         Failure::Call(error, mut store) => trouble(digest, &error, &mut store),
+        Failure::Start(error, mut store) => {
+            let own = error.is::<Trap>() || error.is::<Exceeded>() || error.is::<wasmtime_wasi::I32Exit>();
+            let trouble = trouble(digest, &error, &mut store);
+            // What is not the guest's doing is the machine's: no memory, no place.
+            if own { trouble } else { Trouble { code: "engine", ..trouble } }
+        }
         Failure::Config(reason) => {
             Trouble { code: "config", text: format!("plugin {} refuses its config: {}", digest.short(), plain(&reason, WORDS_BYTES_MAX)) }
         }
