@@ -12,6 +12,7 @@ mod inspect;
 mod listing;
 mod messages;
 mod migrate;
+mod new;
 mod plugins;
 mod push;
 mod reference;
@@ -84,6 +85,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Make a translator's crate, with a sample that builds and passes its test
+    New(new::Args),
     /// Build plugins: compile for wasm and encode the components
     Build(build::Args),
     /// Write a commented, working config
@@ -147,6 +150,7 @@ pub fn main() -> ExitCode {
 
 async fn dispatch(command: Command, shell: &Shell) -> anyhow::Result<Exit> {
     match command {
+        Command::New(args) => new::run(args, shell),
         Command::Build(args) => build::run(args, shell),
         Command::Init(args) => init::run(args, shell),
         Command::Run(args) => run::run(args, shell).await,

@@ -93,7 +93,11 @@ impl Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}", self.kind(), self.code(), self.text())
+        f.write_str(self.kind())?;
+        if !self.code().is_empty() {
+            write!(f, " {}", self.code())?;
+        }
+        if self.text().is_empty() { Ok(()) } else { write!(f, ": {}", self.text()) }
     }
 }
 

@@ -1,7 +1,13 @@
 //! Runs a translator natively against a fake world: entries, ids and endpoints that a test sets up. Plays the host's rounds and
 //! holds the translator to its capability sheet, as the host does.
 
+#[cfg(feature = "json")]
+mod captured;
+
 use std::collections::BTreeMap;
+
+#[cfg(feature = "json")]
+pub use captured::captured;
 
 use crate::context::Context;
 use crate::message::{Cause, Delivery, Message};
@@ -40,12 +46,15 @@ impl From<Response> for Called {
     }
 }
 
+/// An entry's value and what it is indexed by.
+type Stored = (Vec<u8>, Vec<(String, String)>);
+
 type Endpoint = Box<dyn Fn(&Call) -> Called>;
 
 /// A fake world. Endpoints that were not set up are away.
 #[derive(Default)]
 pub struct World {
-    entries: BTreeMap<(String, String), (Vec<u8>, Vec<(String, String)>)>,
+    entries: BTreeMap<(String, String), Stored>,
     ids: BTreeMap<(String, String), String>,
     endpoints: BTreeMap<String, Endpoint>,
     now: Now,
