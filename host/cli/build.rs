@@ -140,7 +140,7 @@ fn compile(folder: &Path, package: &Package) -> anyhow::Result<PathBuf> {
         files.into_iter().filter_map(|file| file.as_str().map(PathBuf::from))
     });
     // Dependencies come first, the crate itself last.
-    let module = modules.filter(|file| file.extension().is_some_and(|it| it == "wasm")).last();
+    let module = modules.filter(|file| file.extension().is_some_and(|it| it == "wasm")).next_back();
     module.ok_or_else(|| Stop::environment(format!("compile {}: cargo names no module that it made", package.name)).into())
 }
 
