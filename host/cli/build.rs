@@ -135,12 +135,12 @@ fn compile(folder: &Path, package: &Package) -> anyhow::Result<PathBuf> {
         return Err(Stop { exit: Exit::Findings, ..stop }.into());
     }
     let messages = output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
-    let modules = messages.filter(|message| message["reason"] == "compiler-artifact").flat_map(|message| {
+    let mut modules = messages.filter(|message| message["reason"] == "compiler-artifact").flat_map(|message| {
         let files = message["filenames"].as_array().cloned().unwrap_or_default();
         files.into_iter().filter_map(|file| file.as_str().map(PathBuf::from))
     });
     // Dependencies come first, the crate itself last.
-    let module = modules.filter(|file| file.extension().is_some_and(|it| it == "wasm")).next_back();
+    let module = modules.rfind(|file| file.extension().is_some_and(|it| it == "wasm"));
     module.ok_or_else(|| Stop::environment(format!("compile {}: cargo names no module that it made", package.name)).into())
 }
 
