@@ -212,7 +212,7 @@ async fn create_database(url: &str, template: Option<&str>) -> anyhow::Result<()
         // A template may have no visitors; a pool that was just dropped may still be on its way out.
         let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1";
         sqlx::query(end).bind(template).execute(&mut server).await?;
-        statement.push_str(&format!(" TEMPLATE {template} STRATEGY file_copy"));
+        statement.push_str(&format!(" TEMPLATE {template}"));
     }
     sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut server).await?;
     server.close().await?;
