@@ -36,11 +36,38 @@ pub struct Chain<'e>(pub &'e (dyn std::error::Error + Sync));
 impl std::fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.0)?;
+        let mut told = self.0.to_string();
         let mut source = self.0.source();
         while let Some(error) = source {
-            write!(f, ": {error}")?;
+            let text = error.to_string();
+            // Many errors tell their source themselves.
+            if !told.contains(&text) {
+                write!(f, ": {text}")?;
+            }
+            told = text;
             source = error.source();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("reach it: {source}")]
+    struct Telling {
+        source: std::io::Error,
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("open it")]
+    struct Silent(#[source] Telling);
+
+    #[test]
+    fn a_chain_tells_each_source_once() {
+        let error = Silent(Telling { source: std::io::Error::other("refused") });
+        assert_eq!(Chain(&error).to_string(), "open it: reach it: refused");
     }
 }
