@@ -19,6 +19,9 @@ lint: ## Format, clippy, licences and advisories (cargo-deny where it is install
 test: wasm-target ## Run every test; starts a PostgreSQL and a Kafka of its own
 	$(CARGO) test --workspace --locked
 
+bench: wasm-target ## Measure the flow beside its ceilings on this machine; writes target/bench.json
+	$(CARGO) bench --bench bench --locked
+
 # What plugins are compiled for. Toolchains without rustup bring their own targets.
 wasm-target:
 	@if command -v rustup >/dev/null 2>&1 && ! rustup target list --installed | grep -qx $(WASM); then rustup target add $(WASM); fi

@@ -1,0 +1,147 @@
+//! Our side of each pair: a fresh store with the benchmark's translator active, and the host's own loops run over it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tolk::config::HostConfig;
+use tolk::endpoint::Endpoints;
+use tolk::feed::SourceConfig;
+use tolk::ingest::{Ended, Ingest};
+use tolk::plugin::Digest;
+use tolk::registry::{self, Registry};
+use tolk::runtime::{Config as RuntimeConfig, Runtime};
+use tolk::source::{self, Source};
+use tolk::store::{self, Activation, Clock, Host, Owned, Store, Wanted};
+use tolk::translate::engine::{Counts, Engine, Parts};
+use tolk::translate::run::Feed;
+
+/// Longer than any run: leases are not what is measured.
+const LEASE_MS: u64 = 3_600_000;
+
+/// The translator, and the engine it runs in.
+pub struct Guest {
+    pub component: Vec<u8>,
+    pub runtime: Arc<Runtime>,
+}
+
+impl Guest {
+    pub fn new(component: Vec<u8>) -> Self {
+        Self { component, runtime: Runtime::new(&RuntimeConfig::default()).unwrap() }
+    }
+}
+
+/// A host over a fresh store.
+pub struct House {
+    pub store: Arc<dyn Store>,
+    pub registry: Arc<Registry>,
+    pub feed: Arc<Feed>,
+    runtime: Arc<Runtime>,
+    host: Host,
+    owned: Owned,
+    secret: [u8; 32],
+}
+
+impl House {
+    /// Makes the tables, activates the translator and takes every lane.
+    pub async fn open(config: &store::Config, guest: &Guest) -> Self {
+        let store = store::open(config, Clock::Database).await.unwrap();
+        store.migrate().await.unwrap();
+        let settings: tolk::feed::Config = serde_json::from_value(json!({
+            "source": { "kind": "file", "path": "messages.jsonl" },
+            "table": ["/table"],
+            "key": ["/after/ITEM_ID"],
+        }))
+        .unwrap();
+        let known = store.register(&[("shop".to_owned(), settings.lanes)], &["out".to_owned()]).await.unwrap();
+        let feed = Feed { id: known[0].0, name: "shop".to_owned(), config: settings, zone: jiff::tz::TimeZone::UTC };
+        registry::push(&*store, &guest.runtime, &guest.component, "bench").await.unwrap();
+        let activation = Activation {
+            id: 0,
+            feed: "shop".to_owned(),
+            table: "*".to_owned(),
+            digest: Digest::of(&guest.component),
+            config: String::new(),
+            at_ms: 0,
+            by: "bench".to_owned(),
+            why: "to be measured".to_owned(),
+        };
+        registry::activate(&*store, &activation).await.unwrap();
+        let registry = Arc::new(Registry::open(store.clone(), guest.runtime.clone(), BTreeMap::new()).await.unwrap());
+        assert!(registry.snapshot().find("shop", "SHOP.ITEM").is_some(), "the translator is active");
+        let host = store.join("bench", LEASE_MS).await.unwrap();
+        let owned = store.claim(&host, &Wanted { feeds: vec![feed.id], targets: Vec::new() }).await.unwrap();
+        assert_eq!(owned.lanes.len(), usize::from(feed.config.lanes), "the host owns every lane");
+        let secret = store.secret().await.unwrap();
+        Self { store, registry, feed: Arc::new(feed), runtime: guest.runtime.clone(), host, owned, secret }
+    }
+
+    /// Takes a source in, to its end.
+    pub async fn ingest(&self, source: Box<dyn Source>) -> Duration {
+        let ingest = self.ingesting(Arc::default());
+        let started = Instant::now();
+        let ended = tokio::spawn(async move { ingest.run(source, CancellationToken::new()).await }).await.unwrap().unwrap();
+        let took = started.elapsed();
+        assert_eq!(ended, Ended::SourceEnded);
+        took
+    }
+
+    /// Takes a file in and translates it, side by side, until all of it is settled.
+    pub async fn flow(&self, file: &Path, count: usize) -> Duration {
+        let config = SourceConfig::File { path: file.to_owned(), follow: false };
+        let source = source::open("shop", &config, &BTreeMap::new()).unwrap();
+        let appended = Arc::<Notify>::default();
+        let ingest = self.ingesting(appended.clone());
+        let counts = Arc::<Counts>::default();
+        let settings = HostConfig::default();
+        let mut engine = Engine::new(Parts {
+            store: self.store.clone(),
+            runtime: self.runtime.clone(),
+            registry: self.registry.clone(),
+            caller: Arc::new(Endpoints::new(&BTreeMap::new()).unwrap()),
+            feeds: vec![self.feed.clone()],
+            host: self.host.clone(),
+            secret: self.secret,
+            settle_messages_max: settings.settle_messages_max,
+            settle_every: Duration::from_millis(settings.settle_every_ms),
+            memory_bytes_max: settings.memory_bytes_max,
+            settled: watch::Sender::default(),
+            counts: counts.clone(),
+        });
+        engine.own(&self.owned.lanes).await.unwrap();
+        let poll = Duration::from_millis(settings.poll_ms);
+        let started = Instant::now();
+        let ingesting = tokio::spawn(async move { ingest.run(source, CancellationToken::new()).await });
+        let translating = tokio::spawn(async move {
+            while counts.messages.load(Ordering::Relaxed) < count as u64 {
+                engine.turn(&appended, poll).await;
+                engine.report().await.unwrap();
+            }
+            counts
+        });
+        let counts = translating.await.unwrap();
+        let took = started.elapsed();
+        assert_eq!(ingesting.await.unwrap().unwrap(), Ended::SourceEnded);
+        assert_eq!(counts.conflicts.load(Ordering::Relaxed), 0);
+        tracing::debug!(settlements = counts.settlements.load(Ordering::Relaxed), "measured");
+        took
+    }
+
+    fn ingesting(&self, appended: Arc<Notify>) -> Ingest {
+        let epoch = self.owned.feeds.iter().find(|(feed, _)| *feed == self.feed.id).unwrap().1;
+        Ingest {
+            name: self.feed.name.clone(),
+            feed: self.feed.id,
+            epoch,
+            config: self.feed.config.clone(),
+            store: self.store.clone(),
+            appended,
+            count: Arc::default(),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The rows on PostgreSQL: ingest and flow beside the raw bulk writes, and beside the design of one transaction a message.
+
+use std::path::Path;
+use std::str::FromStr;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, Connection};
+use tolk::message::Captured;
+use tolk::store::Config;
+
+use crate::house::{Guest, House};
+use crate::input::{self, Memory};
+use crate::raw::{Rows, Variant};
+use crate::report::{Need, Pair, Report, fastest, note, rate};
+use crate::single;
+
+/// Messages of one turn.
+const MESSAGES: usize = 40_000;
+/// Turns; an odd number has a median.
+const ROUNDS: usize = 5;
+/// Ordering keys of an ordinary turn, and of one with hot keys.
+const KEYS: usize = 10_000;
+const HOT_KEYS: usize = 50;
+/// Messages of a turn of the design of one transaction a message.
+const SINGLE: usize = 1_000;
+
+/// A schema of its own with our tables, dropped again after the turn.
+struct Schema {
+    config: Config,
+    connection: PgConnection,
+}
+
+impl Schema {
+    fn new_config(url: &str) -> Config {
+        let schema = format!("bench_{}", uuid::Uuid::new_v4().simple());
+        Config { url: url.to_owned(), schema, connections_max: 8, statement_timeout_ms: 60_000 }
+    }
+
+    async fn make(url: &str) -> Self {
+        let config = Self::new_config(url);
+        let options = PgConnectOptions::from_str(url).unwrap().options([("search_path", &config.schema)]);
+        let mut connection = PgConnection::connect_with(&options).await.unwrap();
+        // Whatever earlier turns left to be written is written now, not in the middle of this one.
+        sqlx::raw_sql("CHECKPOINT").execute(&mut connection).await.unwrap();
+        Self { config, connection }
+    }
+
+    /// Rows, distinct messages and payload bytes of the inbox and the outputs must be those that were sent.
+    async fn check(&mut self, count: usize, payload_bytes: usize, outputs: usize) {
+        let (rows, bytes): (i64, i64) =
+            self.one("SELECT count(DISTINCT id), coalesce(sum(octet_length(payload)), 0)::bigint FROM inbox").await;
+        assert_eq!((rows, bytes), (count as i64, payload_bytes as i64), "the inbox holds what was sent");
+        let (rows, messages): (i64, i64) = self.one("SELECT count(*), count(DISTINCT message) FROM output").await;
+        assert_eq!((rows, messages), (outputs as i64, outputs as i64), "each message has one output");
+    }
+
+    async fn one<T>(&mut self, sql: &'static str) -> T
+    where
+        T: Send + Unpin + for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow>,
+    {
+        sqlx::query_as(sql).fetch_one(&mut self.connection).await.unwrap()
+    }
+
+    async fn drop(mut self) {
+        let sql = format!("SET client_min_messages = warning; DROP SCHEMA {} CASCADE", self.config.schema);
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.connection).await.unwrap();
+        self.connection.close().await.unwrap();
+    }
+}
+
+/// What is sent in a turn.
+struct Input<'a> {
+    guest: &'a Guest,
+    url: &'a str,
+    messages: Vec<Captured>,
+    bytes: usize,
+    file: &'a Path,
+}
+
+impl<'a> Input<'a> {
+    fn new(guest: &'a Guest, url: &'a str, file: &'a Path, keys: usize) -> Self {
+        let messages = input::events(MESSAGES, keys);
+        input::write(file, &messages);
+        let bytes = messages.iter().map(|message| message.payload.as_ref().map_or(0, |payload| payload.len())).sum();
+        Self { guest, url, messages, bytes, file }
+    }
+
+    /// Our ingest: messages a second. The rows it made, where they are wanted.
+    async fn ingest(&self, rows: Option<&mut Rows>) -> f64 {
+        let mut schema = Schema::make(self.url).await;
+        let house = House::open(&schema.config, self.guest).await;
+        let took = house.ingest(Box::new(Memory::new(self.messages.clone()))).await;
+        schema.check(MESSAGES, self.bytes, 0).await;
+        if let Some(rows) = rows {
+            *rows = Rows::read(&mut schema.connection).await;
+        }
+        schema.drop().await;
+        rate(MESSAGES, took)
+    }
+
+    /// Our flow: messages a second. The rows it made, where they are wanted.
+    async fn flow(&self, rows: Option<&mut Rows>) -> f64 {
+        let mut schema = Schema::make(self.url).await;
+        let house = House::open(&schema.config, self.guest).await;
+        let took = house.flow(self.file, MESSAGES).await;
+        schema.check(MESSAGES, self.bytes, MESSAGES).await;
+        if let Some(rows) = rows {
+            *rows = Rows::read(&mut schema.connection).await;
+        }
+        schema.drop().await;
+        rate(MESSAGES, took)
+    }
+
+    /// A raw bulk write: messages a second.
+    async fn raw(&self, rows: &Rows, variant: Variant) -> f64 {
+        let mut schema = Schema::make(self.url).await;
+        migrate(&schema.config).await;
+        let took = rows.write(&mut schema.connection, variant).await;
+        schema.check(MESSAGES, self.bytes, rows.outputs.len()).await;
+        schema.drop().await;
+        rate(MESSAGES, took)
+    }
+
+    async fn all_raw(&self, rows: &Rows) -> Vec<f64> {
+        let mut rates = Vec::new();
+        for variant in Variant::ALL {
+            rates.push(self.raw(rows, variant).await);
+        }
+        rates
+    }
+
+    /// One transaction a message: messages a second.
+    async fn single(&self, rows: &Rows) -> f64 {
+        let mut schema = Schema::make(self.url).await;
+        let house = House::open(&schema.config, self.guest).await;
+        let rows = &rows.inbox[..SINGLE];
+        let took = single::run(&mut schema.connection, rows, &house, &self.guest.runtime).await;
+        let bytes = rows.iter().map(|row| row.payload.as_ref().map_or(0, Vec::len)).sum();
+        schema.check(SINGLE, bytes, SINGLE).await;
+        schema.drop().await;
+        rate(SINGLE, took)
+    }
+}
+
+async fn migrate(config: &Config) {
+    let store = tolk::store::open(config, tolk::store::Clock::Database).await.unwrap();
+    store.migrate().await.unwrap();
+}
+
+/// Measures `ingest-postgres`, `flow-postgres`, and over the socket `flow-vs-row-transactions` and `hot-keys`.
+pub async fn measure(guest: &Guest, url: &str, suffix: &str, report: &mut Report) {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    for setting in ["fsync", "synchronous_commit"] {
+        let (value,): (String,) = sqlx::query_as(AssertSqlSafe(format!("SHOW {setting}"))).fetch_one(&mut connection).await.unwrap();
+        assert_eq!(value, "on", "figures without {setting} are worth nothing");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (many, hot) = (folder.path().join("many.jsonl"), folder.path().join("hot.jsonl"));
+    let input = Input::new(guest, url, &many, KEYS);
+    ingest(&input, suffix, report).await;
+    let hot = suffix.is_empty().then(|| Input::new(guest, url, &hot, HOT_KEYS));
+    flow(&input, hot.as_ref(), suffix, report).await;
+}
+
+async fn ingest(input: &Input<'_>, suffix: &str, report: &mut Report) {
+    note(&format!("ingest{suffix}"));
+    let mut rows = Rows { inbox: Vec::new(), outputs: Vec::new() };
+    input.ingest(Some(&mut rows)).await;
+    input.raw(&rows, Variant::ALL[0]).await;
+    let (mut ours, mut raws) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        ours.push(input.ingest(None).await);
+        raws.push(input.all_raw(&rows).await);
+    }
+    add(report, &format!("ingest-postgres{suffix}"), &ours, &raws, if suffix.is_empty() { Need::Ratio(0.6) } else { Need::Nothing });
+}
+
+async fn flow(input: &Input<'_>, hot: Option<&Input<'_>>, suffix: &str, report: &mut Report) {
+    note(&format!("flow{suffix}"));
+    let mut rows = Rows { inbox: Vec::new(), outputs: Vec::new() };
+    input.flow(Some(&mut rows)).await;
+    let (mut ours, mut raws, mut singles, mut hots) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        ours.push(input.flow(None).await);
+        raws.push(input.all_raw(&rows).await);
+        if let Some(hot) = hot {
+            singles.push(input.single(&rows).await);
+            hots.push(hot.flow(None).await);
+        }
+    }
+    add(report, &format!("flow-postgres{suffix}"), &ours, &raws, if suffix.is_empty() { Need::Ratio(0.5) } else { Need::Nothing });
+    if hot.is_none() {
+        return;
+    }
+    let times = ours.iter().zip(&singles).map(|(ours, single)| Pair { value: ours / single, ceiling: 1.0 });
+    let note = format!("one transaction a message: {:.0}/s", singles[ROUNDS / 2]);
+    report.add("flow-vs-row-transactions".to_owned(), "times", times.collect(), Need::Ratio(20.0), note);
+    let turns = hots.iter().zip(&ours).map(|(hot, many)| Pair { value: *hot, ceiling: *many });
+    let note = format!("the flow with {KEYS} keys in place of {HOT_KEYS}");
+    report.add("hot-keys".to_owned(), "messages/s", turns.collect(), Need::Ratio(0.9), note);
+}
+
+fn add(report: &mut Report, name: &str, ours: &[f64], raws: &[Vec<f64>], need: Need) {
+    let ceiling = fastest(raws);
+    for (variant, raw) in Variant::ALL.iter().enumerate() {
+        let rates: Vec<String> = raws.iter().map(|turn| format!("{:.0}", turn[variant])).collect();
+        note(&format!("  {}: {}", raw.name(), rates.join(" ")));
+    }
+    let turns = ours.iter().zip(raws).map(|(ours, raws)| Pair { value: *ours, ceiling: raws[ceiling] }).collect();
+    report.add(name.to_owned(), "messages/s", turns, need, Variant::ALL[ceiling].name());
+}
