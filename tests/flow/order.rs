@@ -76,14 +76,16 @@ async fn thousands_of_messages_on_few_keys_keep_their_order_through_trouble() {
         }
         host.later(10).await;
     }
-    assert_eq!((host.count(Status::Handled).await, host.count(Status::Invalid).await), (total as usize - rejected, rejected));
+    let done = |status: &str| status == "handled" || status == "invalid";
+    let stuck: Vec<_> = host.statuses().await.into_iter().filter(|one| !done(&one.status)).collect();
+    assert!(stuck.is_empty(), "{stuck:#?}");
     let outputs = host.outputs().await;
     assert_eq!(outputs.len(), total as usize - rejected);
     assert_in_order(&outputs);
 }
 
 #[tokio::test]
-async fn twenty_thousand_behind_one_key_drain_in_order() {
+async fn thousands_behind_one_key_drain_in_order() {
     let mut host = TestHost::new("").await;
     host.consume(&[json!({ "key": "a", "seq": 0, "do": "retry", "times": 1 })]).await;
     for chunk in 0..4_u64 {

@@ -23,7 +23,10 @@ use tolk::translate::run::Feed;
 use super::guests;
 
 /// The one engine of this test process.
-pub static RUNTIME: LazyLock<Arc<Runtime>> = LazyLock::new(|| Runtime::new(&runtime::Config::default()).expect("the engine starts"));
+pub static RUNTIME: LazyLock<Arc<Runtime>> = LazyLock::new(|| {
+    let compiler = Some(env!("CARGO_BIN_EXE_tolk").into());
+    Runtime::new(&runtime::Config { compiler, ..runtime::Config::default() }).expect("the engine starts")
+});
 
 /// The time at which a test host begins.
 pub const START_MS: i64 = 1_900_000_000_000;
