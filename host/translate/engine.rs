@@ -344,8 +344,10 @@ impl Engine {
                     let mut rows = store.due(&lanes, &in_hand, room as i64, bytes).await?;
                     let known: HashSet<Place> = in_hand.iter().copied().chain(rows.iter().map(|row| row.message.place)).collect();
                     for key in draining {
+                        // Up to the first that must wait for something else: what stands behind it stays there.
                         let behind = store.behind(key, 0, BEHIND_ROWS).await?;
-                        rows.extend(behind.into_iter().filter(|row| !known.contains(&row.message.place)));
+                        let next = behind.into_iter().filter(|row| !known.contains(&row.message.place));
+                        rows.extend(next.take_while(|row| !row.row.blocks || row.row.status == Status::Behind));
                     }
                     // In the order of their numbers, so that a key's line is in order too.
                     rows.sort_by_key(|row| row.message.place);
@@ -401,12 +403,16 @@ impl Engine {
             if running || !self.lanes.has(place.feed, place.lane) || self.lanes.holds(&place) {
                 continue;
             }
+            // A row that stands behind comes along with its key's head alone. If that left our hands meanwhile, the store says what comes next.
+            let key = BlockedKey { feed: place.feed, lane: place.lane, key_hash: message.key_hash };
+            if row.status == Status::Behind && !by_hand && self.lanes.line(&key).is_none_or(|chain| chain.line.is_empty()) {
+                continue;
+            }
             let seq = self.next_seq;
             self.next_seq += 1;
             self.lanes.hold(place, seq);
             let feed = self.feeds[&place.feed].clone();
             let run = Run::new(seq, message, feed, row.run, Some(row), self.now_ms);
-            let key = run.key();
             // Its key has rows in the store that are not in hand: new messages stand behind them.
             self.admit(run, true);
             self.lanes.set_more_behind(key, true);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::feed;
-use crate::message::{FeedId, Message};
+use crate::message::{FeedId, Message, Status};
 use crate::plugin::{Answer, Binding, Cause, Context, Outcome, Request};
 use crate::registry::Active;
 use crate::store::{BlockedKey, Settled, WorkRow};
@@ -135,7 +135,7 @@ fn context(feed: &Feed, row: Option<&WorkRow>, now_ms: i64) -> Context {
         return Context { now_ms, utc_offset_s: feed.utc_offset_s(now_ms), ..Context::default() };
     };
     // A waiting row that is run by its due time alone has timed out; a woken one is pending.
-    let timed_out = row.status == crate::message::Status::Waiting;
+    let timed_out = row.status == Status::Waiting;
     let attempts = row.attempts + i32::from(timed_out);
     Context {
         now_ms,
@@ -156,4 +156,11 @@ pub struct Finished {
     pub settled: Settled,
     /// Whether later messages of its key are held back.
     pub blocks: bool,
+}
+
+impl Finished {
+    /// Whether it is what its key waits for, not one that stands behind.
+    pub fn holds_back(&self) -> bool {
+        self.blocks && self.settled.work.as_ref().is_some_and(|row| row.status != Status::Behind)
+    }
 }

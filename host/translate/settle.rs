@@ -17,8 +17,9 @@ use crate::store::{self, BlockedKey, End, LaneStep, Range, Read, Settled, Settle
 pub(super) struct Settling {
     /// The messages, in the order of `Settlement::settled`.
     runs: Vec<Run>,
-    /// Messages in hand that get a row in `work` because the cursor passes them; they stand after `runs` in `settled`.
-    running: Vec<Seq>,
+    /// Messages in hand that get a row in `work` because the cursor passes them; they stand after `runs` in `settled`. Named by place: one that
+    /// runs again meanwhile has another number.
+    running: Vec<Place>,
 }
 
 impl Engine {
@@ -46,6 +47,7 @@ impl Engine {
         let running = self.passed(&lanes);
         let ranges = ranges(&mut settled, &runs, &lanes);
         settled.extend(running.iter().map(|seq| judge::running(&self.runs[seq])));
+        let running = running.iter().map(|seq| self.runs[seq].message.place).collect();
         let lanes = lanes.into_iter().map(|(_, step)| step).collect();
         self.next_batch += 1;
         let batch = (i64::from(self.parts.host.number) << 32) | i64::from(self.next_batch);
@@ -165,6 +167,8 @@ impl Engine {
 
     /// Puts messages back at the front of their key's line, to run again.
     fn put_back(&mut self, key: BlockedKey, runs: Vec<Run>) {
+        // One that has a row in the store may have others behind it there.
+        let in_store = runs.iter().any(|run| run.row.is_some());
         let mut seqs = Vec::new();
         for mut run in runs {
             let seq = self.next_seq;
@@ -181,6 +185,9 @@ impl Engine {
             seqs.push(seq);
         }
         self.lanes.push_front(key, &seqs);
+        if in_store {
+            self.lanes.set_more_behind(key, true);
+        }
         self.ready.extend(seqs.first());
     }
 
@@ -189,14 +196,16 @@ impl Engine {
         self.parts.counts.settlements.fetch_add(1, Ordering::Relaxed);
         self.parts.counts.messages.fetch_add(runs.len() as u64, Ordering::Relaxed);
         let mut released: HashSet<BlockedKey> = HashSet::new();
+        for (place, one) in running.iter().zip(&settlement.settled[runs.len()..]) {
+            self.now_in_work(*place, one.work.clone());
+        }
         for step in &settlement.lanes {
             if let Some(lane) = self.lanes.get(step.feed, step.lane) {
                 lane.cursor = lane.cursor.max(step.cursor);
                 lane.open = lane.open.split_off(&(step.cursor + 1));
             }
         }
-        let mut all = settlement.settled.into_iter();
-        for (run, one) in runs.into_iter().zip(all.by_ref()) {
+        for (run, one) in runs.into_iter().zip(settlement.settled) {
             run.cell.settle(number);
             self.overlay.remove(&one.writes, &one.bindings, &run.cell);
             self.lanes.release(&one.place);
@@ -211,11 +220,12 @@ impl Engine {
             }
             self.forget(&run);
         }
-        for (seq, one) in running.into_iter().zip(all) {
-            self.now_in_work(seq, one.work);
-        }
+        // A key that is free in the store may be held back by what finished since and is not settled yet.
+        let ours: HashSet<BlockedKey> = self.finished.iter().filter(|done| done.holds_back()).map(|done| done.run.key()).collect();
         for key in released {
-            if still.contains(&key) {
+            if ours.contains(&key) && !still.contains(&key) {
+                self.draining.remove(&key);
+            } else if still.contains(&key) {
                 self.lanes.set_blocked(key, true);
                 self.draining.insert(key);
                 self.ask_due = true;
@@ -231,16 +241,24 @@ impl Engine {
     }
 
     /// A message that the cursor has passed has a row in `work` now, be it still running or finished meanwhile.
-    fn now_in_work(&mut self, seq: Seq, row: Option<WorkRow>) {
-        if let Some(run) = self.runs.get_mut(&seq) {
-            run.row = row;
-            let place = run.message.place;
-            self.lanes.hold(place, seq);
-        } else if let Some(done) = self.finished.iter_mut().find(|done| done.run.seq == seq) {
-            done.run.row = row;
-            done.settled.had_work = true;
-            self.lanes.hold(done.settled.place, seq);
-        }
+    fn now_in_work(&mut self, place: Place, row: Option<WorkRow>) {
+        let open = self.lanes.get(place.feed, place.lane).and_then(|lane| lane.open.get(&place.n).copied());
+        let seq = match open {
+            Some(Open::Running(seq)) => {
+                let Some(run) = self.runs.get_mut(&seq) else { return };
+                run.row = row;
+                seq
+            }
+            Some(Open::Finished) => {
+                let Some(done) = self.finished.iter_mut().find(|done| done.settled.place == place) else { return };
+                done.run.row = row;
+                done.settled.had_work = true;
+                done.run.seq
+            }
+            // Its lane was lost.
+            None => return,
+        };
+        self.lanes.hold(place, seq);
     }
 
     /// A key is free in the store: what finished as `behind` meanwhile, and is not settled, has nobody to stand behind.

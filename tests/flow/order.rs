@@ -12,7 +12,8 @@ fn assert_in_order(outputs: &[Value]) {
     let mut last: BTreeMap<&str, u64> = BTreeMap::new();
     for output in outputs {
         let (key, seq) = (output["key"].as_str().unwrap(), output["seq"].as_u64().unwrap());
-        assert!(last.insert(key, seq).is_none_or(|before| before < seq), "key {key}: {seq} after {last:?}");
+        let before = last.insert(key, seq);
+        assert!(before.is_none_or(|before| before < seq), "key {key}: {seq} after {before:?}");
     }
 }
 
