@@ -70,6 +70,7 @@ pub(super) fn run(args: Args, shell: &Shell) -> anyhow::Result<Exit> {
     shell.note(format_args!("  cd {folder}"));
     shell.note("  cargo test    run its test, natively");
     shell.note(format_args!("  tolk build    make target/tolk/{name}.wasm"));
+    shell.note(format_args!("  tolk test target/tolk/{name}.wasm    run the component against its captures"));
     Ok(Exit::Ok)
 }
 
