@@ -1,5 +1,6 @@
 //! The command line as a person and a script meet it: the real binary, its exit codes, what it says and where.
 
 mod operator;
+mod plugins;
 mod tolk;
 mod words;
