@@ -134,3 +134,32 @@ fn damaged(what: impl Into<String>) -> sqlx::Error {
 fn carried(error: Error) -> sqlx::Error {
     sqlx::Error::Decode(Box::new(error))
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{AssertSqlSafe, Row as _};
+
+    use super::*;
+    use crate::store::Schema as _;
+
+    #[tokio::test]
+    async fn statements_find_their_rows_by_an_index() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("tolk.db").display());
+        let config = Config { url, schema: String::new(), connections_max: 2, statement_timeout_ms: 60_000 };
+        let store = Sqlite::open(&config, Clock::Database).await.unwrap();
+        store.migrate().await.unwrap();
+        let all = [inbox::INDEXED, work::INDEXED, reads::INDEXED, settle::INDEXED, validate::INDEXED, memory::INDEXED, wake::INDEXED];
+        for (statement, rows) in all.concat().iter().flat_map(|statement| bulk::SIZES.map(|rows| (statement, rows))) {
+            let text = statement.text(rows);
+            let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {text}"))).fetch_all(&store.readers).await.unwrap();
+            let steps: Vec<String> = plan.iter().map(|row| row.get(3)).collect();
+            // What is scanned may only be the rows that were given.
+            for scanned in steps.iter().filter_map(|step| step.strip_prefix("SCAN ")) {
+                let given =
+                    ["r", "t"].contains(&scanned) || ["CONSTANT ROW", "VALUES CLAUSE", "(subquery"].iter().any(|it| scanned.contains(it));
+                assert!(given, "scans {scanned}: {text}\n{steps:#?}");
+            }
+        }
+    }
+}

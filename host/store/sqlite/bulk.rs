@@ -6,9 +6,10 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Arguments as _, AssertSqlSafe, Encode, Sqlite, SqliteConnection, Type};
 
 /// Rows in a statement, largest first. Two hundred rows of eighteen columns stay far below SQLite's 32,766 parameters.
-const SIZES: [usize; 4] = [200, 40, 8, 1];
+pub(super) const SIZES: [usize; 4] = [200, 40, 8, 1];
 
 /// A statement around `VALUES (..), (..)`.
+#[derive(Clone, Copy)]
 pub(super) struct Bulk {
     /// What stands before `VALUES`.
     pub(super) before: &'static str,
@@ -72,7 +73,8 @@ impl Bulk {
         sqlx::query_with(AssertSqlSafe(self.text(part.len())), values.0)
     }
 
-    fn text(&self, rows: usize) -> String {
+    /// The statement's text for some number of rows.
+    pub(super) fn text(&self, rows: usize) -> String {
         let row = 2 * self.columns + 2;
         let mut text = String::with_capacity(self.before.len() + self.after.len() + 8 + rows * row);
         text.push_str(self.before);

@@ -39,6 +39,10 @@ const FETCH: Bulk = Bulk {
     ),
 };
 
+/// What must find its rows by an index.
+#[cfg(test)]
+pub(super) const INDEXED: &[Bulk] = &[TAILS, KNOWN, FETCH];
+
 #[async_trait]
 impl Inbox for Sqlite {
     async fn positions(&self, feed: FeedId) -> Result<Vec<Position>> {

@@ -21,6 +21,10 @@ const INDEX: Bulk =
     Bulk { before: "INSERT OR REPLACE INTO entry_index (collection, name, value, key, version, removed)", columns: 6, after: "" };
 const BINDING: Bulk = Bulk { before: "INSERT INTO id_binding (namespace, key, id, version)", columns: 4, after: "" };
 
+/// What must find its rows by an index.
+#[cfg(test)]
+pub(super) const INDEXED: &[Bulk] = &[STORED];
+
 /// The stored forms of the entries that these writes are about.
 pub(super) async fn stored(
     connection: &mut SqliteConnection,

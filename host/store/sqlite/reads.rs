@@ -26,6 +26,10 @@ const KEYS: Bulk = Bulk {
     after: ") SELECT r.i, b.key FROM r CROSS JOIN id_binding b ON b.namespace = r.namespace AND b.id = r.id",
 };
 
+/// What must find its rows by an index.
+#[cfg(test)]
+pub(super) const INDEXED: &[Bulk] = &[ENTRIES, IDS, KEYS];
+
 #[async_trait]
 impl Reads for Sqlite {
     async fn read(&self, requests: &[Request]) -> Result<Snapshot> {

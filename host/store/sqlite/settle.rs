@@ -22,11 +22,10 @@ const OUTPUT: Bulk = Bulk {
     after: "",
 };
 const LEAVE: Bulk = Bulk {
-    before: "DELETE FROM work WHERE (feed, lane, n, run) IN (",
+    before: "DELETE FROM work WHERE (feed, lane, n, run) IN (SELECT * FROM (",
     columns: 4,
-    after: ") RETURNING feed, lane, n, key_hash, blocks, status",
+    after: ")) RETURNING feed, lane, n, key_hash, blocks, status",
 };
-const FORGET: Bulk = Bulk { before: "DELETE FROM wait WHERE (feed, lane, n, run) IN (", columns: 4, after: ")" };
 const STAY: Bulk = Bulk {
     before:
         "INSERT OR REPLACE INTO work (feed, lane, n, run, attempts, key_hash, status, cause, blocks, due_ms, waiting_since_ms, activation,
@@ -52,6 +51,10 @@ const CURSOR: Bulk = Bulk {
     columns: 3,
     after: ") AS r WHERE lane.feed = r.column1 AND lane.lane = r.column2",
 };
+
+/// What must find its rows by an index.
+#[cfg(test)]
+pub(super) const INDEXED: &[Bulk] = &[LEAVE, CURSOR];
 
 #[async_trait]
 impl Settlements for Sqlite {
@@ -219,7 +222,7 @@ impl Settling {
     /// Takes out the work rows that messages had; the keys whose blocking rows left.
     async fn leave(&self, connection: &mut SqliteConnection, settled: &[Settled]) -> sqlx::Result<Vec<BlockedKey>> {
         let had: Vec<_> = settled.iter().filter(|settled| settled.had_work).collect();
-        FORGET.run(connection, &had, |values, settled| bind_place(values, settled.place, settled.run)).await?;
+        wake::FORGET.run(connection, &had, |values, settled| bind_place(values, settled.place, settled.run)).await?;
         let rows = LEAVE.fetch(connection, &had, |values, settled| bind_place(values, settled.place, settled.run)).await?;
         let block: HashSet<Place> =
             settled.iter().filter(|settled| settled.work.as_ref().is_some_and(|work| work.blocks)).map(|settled| settled.place).collect();

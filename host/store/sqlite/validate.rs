@@ -40,6 +40,10 @@ const BOUND: Bulk = Bulk {
      UNION SELECT b.namespace, b.key, b.id FROM r CROSS JOIN id_binding b ON b.namespace = r.namespace AND b.id = r.id",
 };
 
+/// What must find its rows by an index.
+#[cfg(test)]
+pub(super) const INDEXED: &[Bulk] = &[FENCED, ENTRIES, IDS, KEYS, BOUND];
+
 /// The lanes of a settlement that have another owner.
 pub(super) async fn fenced(connection: &mut SqliteConnection, host: Uuid, lanes: &[LaneStep]) -> sqlx::Result<Vec<(FeedId, i32)>> {
     let rows = FENCED

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::bulk::{Bulk, Values};
@@ -22,21 +23,33 @@ const WAKE: Bulk = Bulk {
     columns: 6,
     after: ") AS r WHERE work.feed = r.column1 AND work.lane = r.column2 AND work.n = r.column3 AND work.run = r.column4 AND work.status = 3",
 };
-const FORGET: Bulk = Bulk { before: "DELETE FROM wait WHERE (feed, lane, n, run) IN (", columns: 4, after: ")" };
+/// Takes away the waits of rows.
+pub(super) const FORGET: Bulk = Bulk { before: "DELETE FROM wait WHERE (feed, lane, n, run) IN (SELECT * FROM (", columns: 4, after: "))" };
 // The first row that holds the key back: where it is behind, it is the head now.
-const RELEASE: Bulk = Bulk {
-    before: "UPDATE work SET status = 0, due_ms = r.column4 FROM (",
-    columns: 4,
-    after: ") AS r WHERE work.feed = r.column1 AND work.lane = r.column2 AND work.key_hash = r.column3 AND work.status = 8 AND NOT EXISTS (
-       SELECT 1 FROM work e WHERE e.feed = work.feed AND e.lane = work.lane AND e.key_hash = work.key_hash AND (e.blocks OR e.status = 8)
-         AND (e.n < work.n OR (e.n = work.n AND e.run < work.run)))",
+const HEADS: Bulk = Bulk {
+    before: "WITH r (feed, lane, key_hash) AS (",
+    columns: 3,
+    after: ") SELECT w.feed, w.lane, w.n, w.run FROM r
+     CROSS JOIN work w INDEXED BY work_key ON w.feed = r.feed AND w.lane = r.lane AND w.key_hash = r.key_hash
+     WHERE w.status = 8 AND NOT EXISTS (
+       SELECT 1 FROM work e INDEXED BY work_key WHERE e.feed = w.feed AND e.lane = w.lane AND e.key_hash = w.key_hash
+         AND (e.n, e.run) < (w.n, w.run) AND (e.blocks OR e.status = 8))",
+};
+const GO_ON: Bulk = Bulk {
+    before: "UPDATE work SET status = 0, due_ms = r.column5 FROM (",
+    columns: 5,
+    after: ") AS r WHERE work.feed = r.column1 AND work.lane = r.column2 AND work.n = r.column3 AND work.run = r.column4",
 };
 const STILL_BLOCKED: Bulk = Bulk {
     before: "WITH r (feed, lane, key_hash) AS (",
     columns: 3,
     after: ") SELECT r.feed, r.lane, r.key_hash FROM r WHERE EXISTS (
-       SELECT 1 FROM work w WHERE w.feed = r.feed AND w.lane = r.lane AND w.key_hash = r.key_hash AND w.blocks)",
+       SELECT 1 FROM work w INDEXED BY work_key WHERE w.feed = r.feed AND w.lane = r.lane AND w.key_hash = r.key_hash AND w.blocks)",
 };
+
+/// What must find its rows by an index.
+#[cfg(test)]
+pub(super) const INDEXED: &[Bulk] = &[WAKES, WAKE, FORGET, HEADS, GO_ON, STILL_BLOCKED];
 
 /// Wakes whoever waits for what changed; how many.
 pub(super) async fn wake(connection: &mut SqliteConnection, touched: &HashMap<Touched, usize>, now: i64) -> sqlx::Result<usize> {
@@ -49,31 +62,27 @@ pub(super) async fn wake(connection: &mut SqliteConnection, touched: &HashMap<To
             values.add(&touched.hash.0[..]).add(touched.value.as_deref());
         })
         .await?;
-    let mut places = Vec::with_capacity(rows.len());
-    for row in rows {
-        places.push((row.try_get::<i32, _>(0)?, row.try_get::<i32, _>(1)?, row.try_get::<i64, _>(2)?, row.try_get::<i32, _>(3)?));
-    }
+    let mut places = places_of(&rows)?;
     // Found by several parts of what changed.
     places.sort_unstable();
     places.dedup();
-    let bind = |values: &mut Values, (feed, lane, n, run): &(i32, i32, i64, i32)| {
-        values.add(feed).add(lane).add(n).add(run);
-    };
     let woken = WAKE
         .run(connection, &places, |values, place| {
-            bind(values, place);
+            bind_place(values, place);
             values.add(Cause::Woken.code()).add(now);
         })
         .await?;
-    FORGET.run(connection, &places, bind).await?;
+    FORGET.run(connection, &places, bind_place).await?;
     Ok(woken as usize)
 }
 
 /// Lets the first row that holds a key back go on, if it was behind.
 pub(super) async fn release(connection: &mut SqliteConnection, keys: &[BlockedKey], now: i64) -> sqlx::Result<()> {
-    RELEASE
-        .run(connection, keys, |values, key| {
-            values.add(key.feed.0).add(key.lane).add(&key.key_hash.0[..]).add(now);
+    let rows = HEADS.fetch(connection, keys, bind_key).await?;
+    GO_ON
+        .run(connection, &places_of(&rows)?, |values, place| {
+            bind_place(values, place);
+            values.add(now);
         })
         .await?;
     Ok(())
@@ -81,10 +90,21 @@ pub(super) async fn release(connection: &mut SqliteConnection, keys: &[BlockedKe
 
 /// Which of these keys have a blocking row.
 pub(super) async fn still_blocked(connection: &mut SqliteConnection, keys: &[BlockedKey]) -> sqlx::Result<Vec<BlockedKey>> {
-    let rows = STILL_BLOCKED
-        .fetch(connection, keys, |values, key| {
-            values.add(key.feed.0).add(key.lane).add(&key.key_hash.0[..]);
-        })
-        .await?;
+    let rows = STILL_BLOCKED.fetch(connection, keys, bind_key).await?;
     rows.iter().map(|row| Ok(BlockedKey { feed: FeedId(row.try_get(0)?), lane: row.try_get(1)?, key_hash: key_hash(row, 2)? })).collect()
+}
+
+/// Feed, lane, number and run of a row.
+type RowPlace = (i32, i32, i64, i32);
+
+fn places_of(rows: &[SqliteRow]) -> sqlx::Result<Vec<RowPlace>> {
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?))).collect()
+}
+
+fn bind_place(values: &mut Values, (feed, lane, n, run): &RowPlace) {
+    values.add(feed).add(lane).add(n).add(run);
+}
+
+fn bind_key(values: &mut Values, key: &BlockedKey) {
+    values.add(key.feed.0).add(key.lane).add(&key.key_hash.0[..]);
 }

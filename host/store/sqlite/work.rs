@@ -55,6 +55,10 @@ const BEHIND: &str = concat!(
      WHERE w.feed = ? AND w.lane = ? AND w.key_hash = ? AND w.n > ? ORDER BY w.n, w.run LIMIT ?"
 );
 
+/// What must find its rows by an index.
+#[cfg(test)]
+pub(super) const INDEXED: &[Bulk] = &[BLOCKED, DUE, NEXT_DUE, RESUME, ROWS];
+
 #[async_trait]
 impl Work for Sqlite {
     async fn blocked(&self, lanes: &[(FeedId, i32)]) -> Result<Vec<BlockedKey>> {
