@@ -22,13 +22,18 @@ impl Shell {
     }
 
     /// The store of a config, with tables of this version.
-    pub async fn store(&self, config: &Config) -> store::Result<Arc<dyn Store>> {
+    pub async fn store(&self, config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+        if let Some(path) = config.store.absent_file() {
+            return Err(Stop::environment(format!("open the store {}: there is no such file", path.display()))
+                .next("run `tolk migrate`")
+                .into());
+        }
         let store = store::open(&config.store, Clock::Database).await?;
         let (found, known) = store.schema_version().await?;
         match found.cmp(&known) {
-            std::cmp::Ordering::Less => Err(store::Error::Schema { found, known, advice: "run `tolk migrate`" }),
+            std::cmp::Ordering::Less => Err(store::Error::Schema { found, known, advice: "run `tolk migrate`" }.into()),
             std::cmp::Ordering::Equal => Ok(store),
-            std::cmp::Ordering::Greater => Err(store::Error::Schema { found, known, advice: "use a newer tolk" }),
+            std::cmp::Ordering::Greater => Err(store::Error::Schema { found, known, advice: "use a newer tolk" }.into()),
         }
     }
 

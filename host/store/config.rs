@@ -1,5 +1,7 @@
 //! Where the store is: `[store]` of the config.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 /// Where the data is: `[store]`.
@@ -22,6 +24,15 @@ pub struct Config {
 impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Config").field("url", &masked(&self.url)).field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+impl Config {
+    /// The SQLite file, if the URL names one that is not there: opening would make it.
+    pub fn absent_file(&self) -> Option<&Path> {
+        let rest = self.url.strip_prefix("sqlite:")?;
+        let path = Path::new(rest.strip_prefix("//").unwrap_or(rest).split('?').next().unwrap_or_default());
+        (!path.exists()).then_some(path)
     }
 }
 

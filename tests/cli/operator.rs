@@ -1,6 +1,8 @@
 //! What an operator does with a store: make its tables, look at it, look at what is in it.
 
-use serde_json::json;
+use serde_json::{Value, json};
+use tolk::message::Captured;
+use tolk::source::kafka::mock::Mock;
 
 use super::tolk::{Tolk, closed_port};
 
@@ -33,7 +35,10 @@ fn a_broker_that_is_away_is_found_by_doctor() {
 fn from_init_to_an_empty_store() {
     let tolk = Tolk::ready();
     tolk.run(&["messages"]).expect(3).complains(&["run `tolk migrate`"]);
-    tolk.run(&["doctor"]).expect(1).says(&["OK    config", "FAIL  tables", "-> tolk migrate", "OK    target out"]);
+    tolk.run(&["doctor"]).expect(1).says(&["OK    config", "FAIL  store", "-> tolk migrate", "OK    target out"]);
+    assert!(!tolk.path("tolk.db").exists(), "whoever only looks makes nothing");
+    tolk.write("tolk.db", "");
+    tolk.run(&["doctor"]).expect(1).says(&["OK    store", "FAIL  tables", "-> tolk migrate"]);
     let first = tolk.run(&["migrate", "--output", "json"]).expect(0).json();
     assert!(first["version"].as_i64().unwrap() > 0 && !first["applied"].as_array().unwrap().is_empty(), "{first}");
     let again = tolk.run(&["migrate", "--output", "json"]).expect(0).json();
@@ -54,6 +59,27 @@ fn from_init_to_an_empty_store() {
     tolk.run(&["capture", "-o", "empty.jsonl"]).expect(0).complains(&["no such messages"]);
     assert_eq!(tolk.read("empty.jsonl"), "");
     tolk.run(&["capture", "-o", "empty.jsonl"]).expect(2).complains(&["exists already", "--force"]);
+}
+
+#[test]
+fn topics_are_looked_at_and_captured() {
+    let kafka = Mock::start(&[("example-in", 2)]).unwrap();
+    let messages: Vec<Captured> = (0..5).map(|i| Captured { payload: Some(format!("m{i}").into()), ..Captured::default() }).collect();
+    kafka.produce("example-in", &messages).unwrap();
+    let tolk = Tolk::new();
+    tolk.run(&["init", "--kafka"]).expect(0);
+    let environment = [("KAFKA_BROKERS", kafka.brokers())];
+    let said = tolk.run_with(&["doctor"], &environment).expect(3);
+    said.says(&["OK    kafka main", "topic example-in has 2 partitions", "topic example-out does not exist", "-> create it"]);
+    let said = tolk.run_with(&["capture", "--topic", "example-in", "-n", "5"], &environment).expect(0);
+    let mut payloads: Vec<String> =
+        said.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["payload"].as_str().unwrap().to_owned()).collect();
+    payloads.sort();
+    assert_eq!(payloads, ["m0", "m1", "m2", "m3", "m4"]);
+    let part = ["capture", "--topic", "example-in", "--cluster", "main", "-n", "2", "-o", "two.jsonl"];
+    tolk.run_with(&part, &environment).expect(0).complains(&["2 messages written to two.jsonl"]);
+    assert_eq!(tolk.read("two.jsonl").lines().count(), 2);
+    tolk.run_with(&["capture", "--topic", "example-in", "--cluster", "mian"], &environment).expect(2).complains(&["did you mean `main`?"]);
 }
 
 #[test]

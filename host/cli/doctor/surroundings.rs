@@ -14,6 +14,10 @@ use crate::{feed, sink};
 /// Looks at the store; `Some` if its tables can be read.
 pub(super) async fn store(config: &Config, report: &mut Report) -> Option<Arc<dyn Store>> {
     let place = store::masked(&config.store.url);
+    if config.store.absent_file().is_some() {
+        report.fail("store", format!("{place} is not there yet"), "tolk migrate");
+        return None;
+    }
     let looked = async {
         let store = store::open(&config.store, Clock::Database).await?;
         let about = store.about().await?;
