@@ -15,7 +15,7 @@ pub enum LogFormat {
 }
 
 /// The level without `TOLK_LOG` and `RUST_LOG`: our state changes, warnings of the crates below.
-const DEFAULT_FILTER: &str = "warn,tolk=info";
+const DEFAULT_FILTER: &str = "warn,tolk=info,sqlx=error";
 
 /// Starts logging to stderr, filtered by `TOLK_LOG`, else `RUST_LOG`. A second call does nothing.
 pub fn start(format: LogFormat) {

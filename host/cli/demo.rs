@@ -84,10 +84,10 @@ pub(super) async fn run(args: Args, shell: &Shell) -> anyhow::Result<Exit> {
 fn write_config(folder: &Path, brokers: &str, remote: &str) -> anyhow::Result<(PathBuf, Config)> {
     std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
     let folder = folder.canonicalize().with_context(|| format!("find {}", folder.display()))?;
-    for file in ["tolk.db", "tolk.db-wal", "tolk.db-shm", "tolk.db.lock"] {
+    for file in ["tolk.db", "tolk.db-wal", "tolk.db-shm", "tolk.db.lock", "out.jsonl"] {
         match std::fs::remove_file(folder.join(file)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                bail!("remove the database of an earlier demonstration, {}: {error}", folder.join(file).display());
+                bail!("remove what an earlier demonstration left, {}: {error}", folder.join(file).display());
             }
             _ => {}
         }
@@ -113,7 +113,7 @@ async fn activate(app: &App, plugin: &Path, shell: &Shell) -> anyhow::Result<()>
             table: table.clone(),
             digest: pushed.digest.parse().map_err(anyhow::Error::msg)?,
             config: String::new(),
-            at_ms: 0,
+            at_ms: app.store.now_ms().await?,
             by: "demo".to_owned(),
             why: "the demonstration".to_owned(),
         };
@@ -185,7 +185,7 @@ async fn report(shell: &Shell, store: &dyn Store, progress: &Progress, took: Dur
 /// A steady flow of updates until Ctrl-C.
 async fn follow(shell: &Shell, mock: Arc<Mock>, progress: &Progress, rate: u32, config: &Path) -> anyhow::Result<()> {
     shell.note(format!("\n{rate} updates a second until Ctrl-C; swap a plugin meanwhile with tolk --config {}", config.display()));
-    let mut n = 0;
+    let mut seconds = 0;
     let interrupted = tokio::signal::ctrl_c();
     tokio::pin!(interrupted);
     loop {
@@ -193,9 +193,8 @@ async fn follow(shell: &Shell, mock: Arc<Mock>, progress: &Progress, rate: u32, 
             _ = &mut interrupted => return Ok(()),
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }
-        let updates = (n..n + u64::from(rate)).map(world::update).collect();
-        n += u64::from(rate);
-        produce(mock.clone(), updates).await??;
+        produce(mock.clone(), world::second(seconds, u64::from(rate))).await??;
+        seconds += 1;
         let settled = progress.translated.messages.load(Ordering::Relaxed);
         shell.note(format!("{settled} settled, {} published", progress.published.load(Ordering::Relaxed)));
     }

@@ -46,12 +46,22 @@ pub(super) fn messages() -> Vec<Captured> {
     events.messages
 }
 
-/// An update of some participant: what a flow that goes on is made of.
-pub(super) fn update(n: u64) -> Captured {
-    let mut events = Events { pos: 1_000_000 + n, messages: Vec::new() };
-    let i = n * 7 % PARTICIPANTS;
-    events.change(PARTICIPANT, "U", Some(participant(i, n)), Some(participant(i, n + 1)));
-    events.messages.remove(0)
+/// One second of a flow that goes on: updates of participants, and a few changes of a shop, which the sample of `tolk new` translates.
+pub(super) fn second(second: u64, rate: u64) -> Vec<Captured> {
+    let mut events = Events { pos: 1_000_000 + second * (rate + 10), messages: Vec::new() };
+    for n in second * rate..(second + 1) * rate {
+        let i = n * 7 % PARTICIPANTS;
+        events.change(PARTICIPANT, "U", Some(participant(i, n)), Some(participant(i, n + 1)));
+    }
+    if second < 10 {
+        events.change("SHOP.CUSTOMERS", "I", None, Some(json!({ "id": second, "name": format!("Customer {second}") })));
+    }
+    for order in 0..3 {
+        let number = 1_000 + second * 3 + order;
+        let row = json!({ "number": number, "customer": number % 10, "amount": 9.5 + order as f64 });
+        events.change("SHOP.ORDERS", "I", None, Some(row));
+    }
+    events.messages
 }
 
 /// What the remote systems answer: status and body.
@@ -119,8 +129,8 @@ fn hist(i: u64) -> Value {
     let mut row = participant(i, 0);
     row["HIST_TILTAKDELTAKER_ID"] = json!(8_000_000 + i);
     row["DELTAKERSTATUSKODE"] = json!("FULLF");
-    // One in four does not match the row it comes from: a replay from the start would look like this.
-    if i % 4 == 0 {
+    // Three in four do not match the row they come from, as in a replay from the start.
+    if i % 4 != 0 {
         row["DATO_STATUSENDRING"] = json!("2026-03-01 00:00:00");
     }
     row
@@ -140,7 +150,7 @@ impl Events {
     fn change(&mut self, table: &str, op: &str, before: Option<Value>, after: Option<Value>) {
         self.pos += 1;
         let row = after.as_ref().or(before.as_ref()).cloned().unwrap_or_default();
-        let names = ["HIST_TILTAKDELTAKER_ID", "TILTAKDELTAKER_ID", "TILTAKGJENNOMFORING_ID"];
+        let names = ["HIST_TILTAKDELTAKER_ID", "TILTAKDELTAKER_ID", "TILTAKGJENNOMFORING_ID", "number", "id"];
         let key = names.iter().find_map(|name| row[*name].as_u64()).unwrap_or_default();
         let payload = json!({
             "table": table, "op_type": op, "op_ts": "2026-03-15 11:59:58.000000", "current_ts": "2026-03-15 12:00:00.123000",
