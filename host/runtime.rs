@@ -162,7 +162,10 @@ impl Runtime {
 
     /// Validates and compiles a component in a child process; the artefact is sealed with the secret.
     pub async fn compile(&self, component: &[u8], secret: &[u8; 32]) -> Result<Vec<u8>, Error> {
-        validate::check(component, &self.settings)?;
+        // A large component takes a while to look through, which no async worker has.
+        let (bytes, settings) = (component.to_vec(), self.settings.clone());
+        let checked = tokio::task::spawn_blocking(move || validate::check(&bytes, &settings)).await;
+        checked.map_err(|error| Error::Engine(format!("validate: {error}")))??;
         let artefact = compile::in_child(&self.settings, component).await?;
         Ok(compile::seal(secret, Digest::of(component), &self.engine_key, &artefact))
     }
