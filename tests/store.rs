@@ -12,6 +12,7 @@ mod rig;
 mod schema;
 mod settlements;
 mod statuses;
+mod together;
 mod waits;
 mod work;
 

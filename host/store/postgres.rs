@@ -70,6 +70,8 @@ pub async fn open(config: &Config, clock: Clock) -> Result<Postgres> {
             ("search_path", config.schema.as_str()),
             ("statement_timeout", timeout.as_str()),
             ("idle_in_transaction_session_timeout", "10000"),
+            // Compiling a query takes longer than any of ours runs; fresh tables have no statistics, so the planner would often do it.
+            ("jit", "off"),
         ]);
     let socket = options.get_socket().is_some() || options.get_host().starts_with('/');
     let pool =

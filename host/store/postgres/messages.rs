@@ -94,7 +94,8 @@ fn filtered<'a>(columns: &str, filter: &'a Filter) -> QueryBuilder<Database> {
     query.push(") SELECT ").push(columns);
     query.push(
         " FROM chosen c JOIN inbox i ON i.feed = c.feed AND i.lane = c.lane AND i.n = c.n
-         JOIN message_status m ON m.feed_number = c.feed AND m.lane = c.lane AND m.n = c.n WHERE true",
+         CROSS JOIN LATERAL (SELECT * FROM message_status v WHERE v.feed_number = c.feed AND v.lane = c.lane AND v.n = c.n LIMIT 1) m
+         WHERE true",
     );
     if let Some(status) = filter.status {
         query.push(" AND m.status = ").push_bind(status.as_str());

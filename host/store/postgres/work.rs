@@ -1,8 +1,9 @@
 //! Messages that their lane's cursor has passed unfinished: blocked keys, due rows, rows of a key.
 
 use async_trait::async_trait;
-use sqlx::Row;
+use sqlx::{Connection, Row};
 
+use super::leases::guard;
 use super::rows::{Tables, key_hash, message_columns, work_columns};
 use super::{Postgres, Try, columns, retried, uuid_of};
 use crate::message::{FeedId, Place};
@@ -60,6 +61,10 @@ impl Postgres {
 
     async fn resume_once(&self, lanes: &[(FeedId, i32)]) -> Try<u64> {
         let (feeds, lanes) = columns(lanes);
+        let mut connection = self.pool().await?.acquire().await?;
+        let mut transaction = connection.begin().await?;
+        // Settlements of other hosts wake rows of these lanes too; under the guard the two cannot lock each other out.
+        guard(&mut transaction).await?;
         let done = sqlx::query(
             "UPDATE work w SET due_ms = coalesce($3, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)
              FROM unnest($1::int[], $2::int[]) l(feed, lane)
@@ -68,8 +73,9 @@ impl Postgres {
         .bind(feeds)
         .bind(lanes)
         .bind(self.clock.fixed_ms())
-        .execute(self.pool().await?)
+        .execute(&mut *transaction)
         .await?;
+        transaction.commit().await?;
         Ok(done.rows_affected())
     }
 
