@@ -12,11 +12,18 @@ use crate::message::{FeedId, Place, Status};
 use crate::plugin::{Answer, Outcome, Reply};
 use crate::store;
 
+/// How soon a message is tried again whose plugin is active but not loaded here, in milliseconds.
+const NOT_LOADED_MS: u64 = 1_000;
+
 impl Engine {
     /// An outcome, once what the host must read for it is read.
     pub(super) fn conclude(&mut self, seq: Seq, outcome: Outcome) {
         let run = self.runs.get_mut(&seq).expect("it just ran");
         let reads = judge::host_reads(run, &outcome);
+        if reads.is_empty() && judge::not_loaded(run, &outcome) {
+            let reason = "a plugin was activated for its table, and this host has not loaded it; see its log".to_owned();
+            return self.finish(seq, Said::Parked { code: "plugin-not-loaded", reason, after_ms: NOT_LOADED_MS });
+        }
         if reads.is_empty() {
             return self.finish(seq, Said::Outcome(outcome));
         }

@@ -308,7 +308,7 @@ impl Engine {
                 self.failed(error, false, false);
             }
             Event::Called(seq, call, called) => self.called(seq, call, called),
-            Event::Settled(settlement, result) => self.settled(settlement, result),
+            Event::Settled(settlement, result) => self.settled(*settlement, result),
         }
     }
 

@@ -117,7 +117,7 @@ impl Engine {
         let on = judge::translator_entries(feed, table);
         let reason =
             format!("no plugin is active for feed \"{feed}\" table \"{table}\"; `tolk activate PLUGIN --feed {feed} --table {table}`");
-        let wait = Wait { code: "no-translator".to_owned(), reason, on, timeout_ms: None };
+        let wait = Wait { code: judge::NO_TRANSLATOR.to_owned(), reason, on, timeout_ms: None };
         self.conclude(seq, Outcome::Waiting(wait));
     }
 

@@ -9,6 +9,9 @@ use crate::plugin::{Binding, Cause, Fault, Outcome, Reply, Request, Wait};
 use crate::registry::TRANSLATORS;
 use crate::store::{End, Settled, WorkRow};
 
+/// The code of a message whose table has no plugin.
+pub const NO_TRANSLATOR: &str = "no-translator";
+
 /// What became of an attempt.
 #[derive(Debug)]
 pub enum Said {
@@ -17,7 +20,7 @@ pub enum Said {
     /// The attempt failed outside the guest and counts: a retried status.
     Attempt { code: String, reason: String, after_ms: Option<u64> },
     /// The attempt could not be made and does not count: an endpoint is away.
-    Parked { reason: String, after_ms: u64 },
+    Parked { code: &'static str, reason: String, after_ms: u64 },
     /// The plugin or its call is at fault: a trap, a limit, no progress.
     Trouble { code: String, reason: String },
     /// Ingest had judged it.
@@ -30,6 +33,12 @@ pub enum Said {
 pub fn translator_entries(feed: &str, table: &str) -> Vec<Request> {
     let entry = |table: &str| Request::Entry { collection: TRANSLATORS.to_owned(), key: format!("{feed}/{table}") };
     vec![entry(table), entry("*")]
+}
+
+/// A message that waits for a plugin although one is active by now: this host has not loaded it yet, or cannot.
+pub fn not_loaded(run: &Run, outcome: &Outcome) -> bool {
+    let waits = matches!(outcome, Outcome::Waiting(wait) if wait.code == NO_TRANSLATOR);
+    waits && run.hidden.iter().any(|answer| matches!(answer.reply, Reply::Entry(Some(_))))
 }
 
 /// What a binding must be checked against, and what a wait is relative to: requests the host reads for itself.
@@ -119,10 +128,9 @@ fn fill(run: &Run, said: Said, settled: &mut Settled) {
             settled.work = Some(failed(run, "no-progress".to_owned(), "needs are never an end".to_owned()));
         }
         Said::Attempt { code, reason, after_ms } => settled.work = Some(retry(run, code, reason, after_ms)),
-        Said::Parked { reason, after_ms } => {
+        Said::Parked { code, reason, after_ms } => {
             let due = run.context.now_ms.saturating_add_unsigned(after_ms);
-            settled.work =
-                Some(WorkRow { due_ms: Some(due), cause: Cause::Retry, ..row(run, Status::Retry, "endpoint-away".to_owned(), reason) });
+            settled.work = Some(WorkRow { due_ms: Some(due), cause: Cause::Retry, ..row(run, Status::Retry, code.to_owned(), reason) });
         }
         Said::Trouble { code, reason } => settled.work = Some(failed(run, code, reason)),
         Said::Prejudged { status, code, reason } => settled.end = Some(end(run, status, code, reason)),

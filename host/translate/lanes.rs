@@ -45,6 +45,7 @@ pub struct Lanes {
     blocked: HashSet<BlockedKey>,
     in_work: HashMap<Place, Seq>,
     busy: usize,
+    first: usize,
 }
 
 impl Lanes {
@@ -85,8 +86,14 @@ impl Lanes {
     }
 
     /// Where reading goes on, and how many rows a lane may give so that all together give about `room`.
-    pub fn reads(&self, room: usize) -> (Vec<LaneRead>, i64) {
-        let reads = self.names().into_iter().map(|(feed, lane)| LaneRead { feed, lane, after: self.lanes[&(feed, lane)].read }).collect();
+    pub fn reads(&mut self, room: usize) -> (Vec<LaneRead>, i64) {
+        let names = self.names().into_iter();
+        let mut reads: Vec<LaneRead> = names.map(|(feed, lane)| LaneRead { feed, lane, after: self.lanes[&(feed, lane)].read }).collect();
+        // A fetch that is cut by bytes serves the first lanes best: each time another one is first.
+        if !reads.is_empty() {
+            self.first = (self.first + 1) % reads.len();
+            reads.rotate_left(self.first);
+        }
         (reads, (room / self.busy.max(1)).max(64) as i64)
     }
 

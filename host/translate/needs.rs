@@ -60,7 +60,7 @@ impl Engine {
             Called::Away { reason, .. } if call.lenient => Reply::Unreachable(reason),
             Called::Failed { reason, .. } if call.lenient => Reply::Unreachable(reason),
             Called::Failed { code, reason, after_ms } => return self.finish(seq, Said::Attempt { code, reason, after_ms }),
-            Called::Away { reason, after_ms } => return self.finish(seq, Said::Parked { reason, after_ms }),
+            Called::Away { reason, after_ms } => return self.finish(seq, Said::Parked { code: "endpoint-away", reason, after_ms }),
             Called::Wrong { reason } => return self.finish(seq, Said::Trouble { code: "bad-call".to_owned(), reason }),
         };
         if let Reply::Response(response) = &reply {
@@ -117,7 +117,7 @@ impl Engine {
             return;
         }
         match run.judged.take() {
-            Some(outcome) => self.finish(seq, Said::Outcome(outcome)),
+            Some(outcome) => self.conclude(seq, outcome),
             None if !run.running => self.ready.push(seq),
             None => {}
         }

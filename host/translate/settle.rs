@@ -91,27 +91,27 @@ impl Engine {
     }
 
     /// What the store said of the settlement under way.
-    pub(super) fn settled(&mut self, settlement: Box<Settlement>, result: store::Result<Verdict>) {
+    pub(super) fn settled(&mut self, settlement: Settlement, result: store::Result<Verdict>) {
         let Some(settling) = self.settling.take() else { return };
         match result {
             Ok(Verdict::Committed { settlement: number, still_blocked, woken }) => {
                 self.pause = 0;
-                self.committed(*settlement, settling, number, still_blocked.into_iter().collect(), woken);
+                self.committed(settlement, settling, number, still_blocked.into_iter().collect(), woken);
             }
             Ok(Verdict::Fenced(lanes)) => {
                 self.parts.counts.fenced.fetch_add(lanes.len() as u64, Ordering::Relaxed);
-                self.restore(*settlement, settling);
+                self.restore(settlement, settling);
                 lanes.into_iter().for_each(|(feed, lane)| self.lose(feed, lane));
                 self.rerun(&HashSet::new());
             }
             Ok(Verdict::Stale(stale)) => {
                 let places: HashSet<(Place, i32)> =
                     stale.iter().map(|stale| &settlement.settled[stale.index]).map(|one| (one.place, one.run)).collect();
-                self.restore(*settlement, settling);
+                self.restore(settlement, settling);
                 self.rerun(&places);
             }
             Err(error) => {
-                self.restore(*settlement, settling);
+                self.restore(settlement, settling);
                 self.failed(error, false, false);
             }
         }

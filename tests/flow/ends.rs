@@ -117,3 +117,24 @@ async fn a_table_without_a_plugin_waits_for_one() {
     assert_eq!(host.words().await, ["handled", "invalid"]);
     assert_eq!(host.outputs().await[0]["by"], "v1");
 }
+
+#[tokio::test]
+async fn a_host_that_has_not_loaded_a_plugin_yet_tries_again_soon() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", folder.path().join("t.db").display());
+    let mut host = TestHost::on(&url, "tolk", "").await;
+    // What `activate` tells the store, before this host's registry looks.
+    let told = tolk::plugin::Write {
+        collection: tolk::registry::TRANSLATORS.to_owned(),
+        key: "f/*".to_owned(),
+        value: Some("activation 1".into()),
+        indexes: Vec::new(),
+    };
+    host.store.put_entries(&[told], &[]).await.unwrap();
+    host.consume(&[json!({ "key": "a" })]).await;
+    let all = host.statuses().await;
+    assert_eq!((all[0].status.as_str(), all[0].code.as_deref(), all[0].attempts), ("retry", Some("plugin-not-loaded"), 0));
+    host.activate("v1").await;
+    host.later(1_000).await;
+    assert_eq!(host.words().await, ["handled"]);
+}

@@ -8,7 +8,7 @@ use tolk::translate::engine::Intake;
 
 use crate::support::host::{TestHost, status};
 
-fn assert_in_order(outputs: &[Value]) {
+pub fn assert_in_order(outputs: &[Value]) {
     let mut last: BTreeMap<&str, u64> = BTreeMap::new();
     for output in outputs {
         let (key, seq) = (output["key"].as_str().unwrap(), output["seq"].as_u64().unwrap());

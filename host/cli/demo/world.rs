@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 
 use crate::message::Captured;
 
+/// Partitions of the source topic.
+pub(super) const PARTITIONS: usize = 3;
+
 /// Activities, participants and what happens to them.
 const ACTIVITIES: u64 = 300;
 const PARTICIPANTS: u64 = 3_600;
@@ -115,8 +118,8 @@ fn participant(i: u64, version: u64) -> Value {
     const CODES: [&str; 6] = ["GJENN", "AKTUELL", "VENTELISTE", "FULLF", "GJENN_AVB", "TILBUD"];
     json!({
         "TILTAKDELTAKER_ID": 5_000_000 + i, "PERSON_ID": 20_000 + i, "TILTAKGJENNOMFORING_ID": activity_id(i * 13 % ACTIVITIES),
-        "DELTAKERSTATUSKODE": CODES[((i + version) % 6) as usize], "DELTAKERTYPEKODE": if i % 83 == 0 { "EKSTERN" } else { "INNSOKT" },
-        "AARSAKVERDIKODE_STATUS": if i % 11 == 0 { json!("SYK") } else { Value::Null },
+        "DELTAKERSTATUSKODE": CODES[((i + version) % 6) as usize], "DELTAKERTYPEKODE": if i.is_multiple_of(83) { "EKSTERN" } else { "INNSOKT" },
+        "AARSAKVERDIKODE_STATUS": if i.is_multiple_of(11) { json!("SYK") } else { Value::Null },
         "DATO_FRA": format!("2026-0{}-{:02} 00:00:00", 1 + i % 9, 1 + i % 28),
         "DATO_TIL": format!("2026-1{}-{:02} 00:00:00", i % 3, 1 + i % 28),
         "DATO_STATUSENDRING": format!("2026-02-{:02} 10:{:02}:00", 1 + i % 28, version % 60),
@@ -130,7 +133,7 @@ fn hist(i: u64) -> Value {
     row["HIST_TILTAKDELTAKER_ID"] = json!(8_000_000 + i);
     row["DELTAKERSTATUSKODE"] = json!("FULLF");
     // Three in four do not match the row they come from, as in a replay from the start.
-    if i % 4 != 0 {
+    if !i.is_multiple_of(4) {
         row["DATO_STATUSENDRING"] = json!("2026-03-01 00:00:00");
     }
     row
@@ -194,6 +197,3 @@ mod tests {
         assert!(bytes / PARTITIONS < 4 << 20, "the mock broker keeps 5 MiB of a partition: {bytes}");
     }
 }
-
-/// Partitions of the source topic.
-pub(super) const PARTITIONS: usize = 3;

@@ -222,7 +222,8 @@ async fn move_lanes(connection: &mut PgConnection, me: Uuid, living: &[Alive]) -
     let rows: Vec<(i32, i32, Option<Uuid>)> =
         sqlx::query_as("SELECT feed, lane, owner FROM lane ORDER BY feed, lane").fetch_all(&mut *connection).await?;
     let mine = living.iter().find(|alive| alive.id == me).expect("a host that claims is alive");
-    let (mut take, mut give): (Vec<(i32, i32)>, Vec<(i32, i32)>) = (Vec::new(), Vec::new());
+    let mut take: Vec<(i32, i32)> = Vec::new();
+    let mut give: Vec<(i32, i32)> = Vec::new();
     for lanes in rows.chunk_by(|a, b| a.0 == b.0) {
         let feed = lanes[0].0;
         if !mine.feeds.contains(&feed) {

@@ -49,7 +49,7 @@ fn status_row(row: &PgRow, first: usize) -> Try<MessageStatus> {
 }
 
 /// The rows of a filter: `columns` of `message_status m` and `inbox i`.
-fn filtered<'a>(columns: &str, filter: &'a Filter) -> QueryBuilder<Database> {
+fn filtered(columns: &str, filter: &Filter) -> QueryBuilder<Database> {
     let order = if filter.oldest_first { "ASC" } else { "DESC" };
     // What only the view knows is asked of the view; without that the inbox alone gives the page.
     let judged = filter.status.is_some() || filter.code.is_some();
