@@ -34,7 +34,7 @@ impl Engine {
 
     pub(super) fn finish(&mut self, seq: Seq, said: Said) {
         let Some(run) = self.runs.get(&seq) else { return };
-        if run.seen.iter().any(|seen| self.overlay.outdated(seen)) {
+        if run.stale || run.seen.iter().any(|seen| self.overlay.outdated(seen)) {
             return self.again(seq);
         }
         let run = self.runs.remove(&seq).expect("it was there");
@@ -71,6 +71,7 @@ impl Engine {
     fn finish_behind(&mut self, seq: Seq) {
         if let Some(run) = self.runs.get_mut(&seq) {
             run.seen.clear();
+            run.stale = false;
             self.finish(seq, Said::Behind);
         }
     }

@@ -69,6 +69,8 @@ pub struct Run {
     pub open: usize,
     /// The guest's last word, while the host still reads for it.
     pub judged: Option<Outcome>,
+    /// Whether what it saw was replaced within the settlement that made it true.
+    pub stale: bool,
     /// Times its reads were found stale.
     pub conflicts: u32,
     /// Whether it is with a CPU thread.
@@ -97,6 +99,7 @@ impl Run {
             needs: 0,
             open: 0,
             judged: None,
+            stale: false,
             conflicts: 0,
             running: false,
             cell: Cell::default(),
@@ -124,6 +127,7 @@ impl Run {
         self.needs = 0;
         self.open = 0;
         self.judged = None;
+        self.stale = false;
         self.running = false;
         self.conflicts += 1;
         self.cell = Cell::default();

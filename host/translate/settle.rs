@@ -195,6 +195,11 @@ impl Engine {
         let Settling { runs, running } = settling;
         self.parts.counts.settlements.fetch_add(1, Ordering::Relaxed);
         self.parts.counts.messages.fetch_add(runs.len() as u64, Ordering::Relaxed);
+        // Versions tell settlements apart, not the writes within one: who saw a write of this settlement that a later one of it replaced must
+        // learn so now, while the overlay still knows.
+        for run in self.runs.values_mut().filter(|run| !run.stale) {
+            run.stale = run.seen.iter().any(|seen| !seen.cells.is_empty() && self.overlay.outdated(seen));
+        }
         let mut released: HashSet<BlockedKey> = HashSet::new();
         for (place, one) in running.iter().zip(&settlement.settled[runs.len()..]) {
             self.now_in_work(*place, one.work.clone());
