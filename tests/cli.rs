@@ -2,5 +2,5 @@
 
 mod operator;
 mod plugins;
-mod tolk;
+pub mod tolk;
 mod words;

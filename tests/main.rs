@@ -9,6 +9,7 @@ mod cli;
 mod endpoint;
 mod flow;
 mod kafka;
+mod path;
 mod sandbox;
 mod store;
 mod tidy;

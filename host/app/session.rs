@@ -17,7 +17,7 @@ use crate::sink::{self, Sink};
 use crate::source;
 use crate::store::{Host, Owned, TargetLease, Wanted};
 use crate::translate::engine::{Engine, Parts};
-use crate::trouble::Chain;
+use crate::trouble::{Chain, Pause};
 
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,13 +44,13 @@ struct Hints {
 /// Runs one session.
 pub async fn run(app: &App, until: Until, stop: &CancellationToken) -> anyhow::Result<Ended> {
     let lease = Duration::from_millis(app.config.host.lease_ms);
-    let host = app.store.join(&name(app), app.config.host.lease_ms).await?;
+    let Some(host) = join(app, stop).await? else { return Ok(Ended::Stopped) };
     tracing::info!(host = %host.id, lanes = app.feeds.iter().map(|feed| usize::from(feed.config.lanes)).sum::<usize>(), "joined");
     let inner = stop.child_token();
     let hints = Hints::default();
     let (owned_in, owned) = watch::channel(Owned::default());
 
-    let kept = keep_lease(app, &host, lease, inner.clone());
+    let kept = keep_lease(app, &host, lease);
     let claims = claim(app, &host, lease / 5, owned_in, inner.clone());
     let refreshed = refresh(app, inner.clone());
     let work = work(app, &host, &hints, owned, inner.clone());
@@ -60,16 +60,15 @@ pub async fn run(app: &App, until: Until, stop: &CancellationToken) -> anyhow::R
     tokio::pin!(kept, claims, refreshed, work, done);
     loop {
         tokio::select! {
-            lost = &mut kept, if !inner.is_cancelled() => {
-                if lost {
-                    ended = Ended::LeaseLost;
-                }
+            // While the loops drain, what they settle is still fenced by the lease.
+            () = &mut kept, if ended != Ended::LeaseLost => {
+                ended = Ended::LeaseLost;
                 inner.cancel();
             }
             () = &mut claims, if !inner.is_cancelled() => {}
             () = &mut refreshed, if !inner.is_cancelled() => {}
             finished = &mut done, if !inner.is_cancelled() => {
-                if finished {
+                if finished && ended != Ended::LeaseLost {
                     ended = Ended::Done;
                 }
                 inner.cancel();
@@ -87,6 +86,19 @@ pub async fn run(app: &App, until: Until, stop: &CancellationToken) -> anyhow::R
     Ok(ended)
 }
 
+/// Joins, waiting while the store is away: it may have gone together with the last lease. `None`: told to stop meanwhile.
+async fn join(app: &App, stop: &CancellationToken) -> anyhow::Result<Option<Host>> {
+    let mut pause = Pause::default();
+    while !stop.is_cancelled() {
+        match app.store.join(&name(app), app.config.host.lease_ms).await {
+            Ok(host) => return Ok(Some(host)),
+            Err(error) if error.is_transient() => pause.wait("store", &error, stop).await,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(None)
+}
+
 fn name(app: &App) -> String {
     if !app.config.host.name.is_empty() {
         return app.config.host.name.clone();
@@ -94,23 +106,20 @@ fn name(app: &App) -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "host".to_owned(), |name| name.trim().to_owned())
 }
 
-/// Renews the lease until it is lost (true) or the session stops (false).
-async fn keep_lease(app: &App, host: &Host, lease: Duration, stop: CancellationToken) -> bool {
+/// Renews the lease until it is lost.
+async fn keep_lease(app: &App, host: &Host, lease: Duration) {
     let mut renewed = Instant::now();
     loop {
-        tokio::select! {
-            () = stop.cancelled() => return false,
-            () = tokio::time::sleep(lease / 4) => {}
-        }
+        tokio::time::sleep(lease / 4).await;
         match tokio::time::timeout(lease / 4, app.store.renew(host, app.config.host.lease_ms)).await {
             Ok(Ok(true)) => renewed = Instant::now(),
-            Ok(Ok(false)) => return true,
+            Ok(Ok(false)) => return,
             Ok(Err(error)) => tracing::warn!(error = %Chain(&error), "the lease could not be renewed"),
             Err(_) => tracing::warn!("the lease could not be renewed in time"),
         }
         // Others may have taken over by now; the fence keeps us out, so stop trying.
         if renewed.elapsed() > lease {
-            return true;
+            return;
         }
     }
 }

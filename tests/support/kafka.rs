@@ -124,6 +124,16 @@ impl Kafka {
         seen
     }
 
+    /// How many records a topic holds.
+    pub fn size(&self, topic: &str) -> usize {
+        let consumer = self.consumer("reader");
+        let size = |partition| {
+            let (low, high) = consumer.fetch_watermarks(topic, partition, PATIENCE).unwrap();
+            usize::try_from(high - low).unwrap()
+        };
+        (0..self.partitions_of(topic).unwrap()).map(size).sum()
+    }
+
     /// What a group has committed, by partition.
     pub fn committed(&self, group: &str, topic: &str) -> BTreeMap<i32, i64> {
         let mut list = TopicPartitionList::new();

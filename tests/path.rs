@@ -1,0 +1,11 @@
+//! The whole path, end to end: the real binary between real topics (or files) and a real database, killed, swapped, cut off and restarted;
+//! what comes out is compared with what was put in.
+
+mod away;
+mod check;
+mod flow;
+mod hostile;
+mod kill;
+mod rig;
+mod script;
+mod swap;
