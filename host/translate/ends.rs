@@ -41,7 +41,7 @@ impl Engine {
         let (key, place, behind) = (run.key(), run.message.place, matches!(said, Said::Behind));
         // A row that stands behind as it did before needs no settlement.
         if behind && run.row.as_ref().is_some_and(|row| row.status == Status::Behind) {
-            self.bytes = self.bytes.saturating_sub(run.message.size());
+            self.forget(&run);
             self.lanes.release(&place);
             return;
         }

@@ -38,6 +38,18 @@ async fn a_key_that_may_not_go_on_holds_back_itself_alone() {
 }
 
 #[tokio::test]
+async fn what_was_run_ahead_and_stands_behind_again_is_not_in_flight() {
+    let mut host = TestHost::new("retry = { backoff_ms = [1000], attempts_max = 9 }").await;
+    let retried = |seq: u64| json!({ "key": "a", "seq": seq, "do": "retry", "times": 1 });
+    host.consume(&[retried(1), retried(2), json!({ "key": "a", "seq": 3 }), json!({ "key": "a", "seq": 4 })]).await;
+    // The first is done; the others come along, and the second stops those behind it a second time.
+    host.later(1_000).await;
+    assert_eq!(host.words().await, ["handled", "retry", "behind", "behind"]);
+    host.activate("another").await;
+    assert_eq!(host.engine.oldest_revision(), host.registry.snapshot().revision, "nothing runs on the plugin before");
+}
+
+#[tokio::test]
 async fn failed_blocks_under_strict_and_not_under_skip() {
     let scripts =
         [json!({ "key": "a", "do": "fail" }), json!({ "key": "a" }), json!({ "key": "a", "do": "reject" }), json!({ "key": "a" })];
