@@ -47,7 +47,7 @@ fn explained(rig: &Rig) {
     ] {
         let rows = rig.tolk.run(&["messages", "--code", code, "--limit", "1000", "-o", "json"]).expect(0).json();
         let reasons: Vec<&str> = rows.as_array().unwrap().iter().map(|row| row["reason"].as_str().unwrap()).collect();
-        let told = reasons.iter().any(|reason| reason.to_lowercase().contains(words));
+        let told = reasons.iter().any(|reason| reason.to_lowercase().contains(&words.to_lowercase()));
         assert!(told, "{code} should say {words:?}: {:?}", reasons.first());
     }
 }
