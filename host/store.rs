@@ -191,8 +191,9 @@ pub trait Leases {
     async fn join(&self, name: &str, lease_ms: u64) -> Result<Host>;
     /// Prolongs the lease; false: it had expired and somebody may have taken over, so join again.
     async fn renew(&self, host: &Host, lease_ms: u64) -> Result<bool>;
-    /// Takes what is wanted and free, or owned by an expired host, up to a fair share among living hosts; PostgreSQL terminates the expired
-    /// hosts' connections first. Returns all that the host now owns.
+    /// Takes what is wanted and free, or owned by an expired host, up to a fair share among living hosts that want it, and gives back what
+    /// is above that share or not wanted any more; PostgreSQL terminates the expired hosts' connections first. Returns all that the host
+    /// now owns, nothing if its lease is over.
     async fn claim(&self, host: &Host, wanted: &Wanted) -> Result<Owned>;
     /// Gives everything back and removes the host.
     async fn leave(&self, host: &Host) -> Result<()>;

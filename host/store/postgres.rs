@@ -42,7 +42,7 @@ pub struct Postgres {
     schema: String,
     /// The URL without its password, for errors.
     place: String,
-    /// COPY is the fastest over a Unix socket; over TCP its end waits for a delayed acknowledgement.
+    /// Whether the server is reached over a Unix socket: there COPY is the fastest; over TCP its end waits for a delayed acknowledgement.
     socket: bool,
     /// The id of the first host that joins; connections carry it from the start.
     id: Uuid,
@@ -72,6 +72,8 @@ pub async fn open(config: &Config, clock: Clock) -> Result<Postgres> {
             ("idle_in_transaction_session_timeout", "10000"),
             // Compiling a query takes longer than any of ours runs; fresh tables have no statistics, so the planner would often do it.
             ("jit", "off"),
+            // Bulk inserts by arrays unfold in memory.
+            ("work_mem", "32MB"),
         ]);
     let socket = options.get_socket().is_some() || options.get_host().starts_with('/');
     let pool =

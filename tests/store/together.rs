@@ -165,6 +165,13 @@ async fn both_transports_store_the_same() {
         [&rows[0].captured, &rows[2].captured, &rows[1].captured]
     );
     assert_eq!(seen[0].1.len(), 2);
+    // Large batches take the other way over TCP.
+    let mut large = row(3, 200, "k");
+    large.captured.payload = Some(Bytes::from(vec![9; 5 << 20]));
+    let advance = tolk::store::Advance { partition: 0, expected: Some(103), next_offset: 201 };
+    let answer = tcp.append(socket.feed, socket.feed_epoch(), &[large.clone()], &[advance]).await.unwrap();
+    assert_eq!(answer, Appended::Done { duplicates: 0 });
+    assert_eq!(socket.fetch().await.pop().unwrap().captured, large.captured);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

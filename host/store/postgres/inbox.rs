@@ -4,6 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
+use futures_util::TryStreamExt as _;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Row};
 use uuid::Uuid;
@@ -21,6 +22,9 @@ const DUPLICATE: (&str, &str) = ("duplicate", "an earlier message has the same d
 /// The columns of a bulk insert, in the order in which both ways of it give them.
 const COLUMNS: &str = "feed, lane, n, source_offset, received_ms, timestamp_ms, source_partition, size, id, key_hash, status, source_table, \
                        ordering_key, key, headers, payload, code, reason";
+
+/// From this size on COPY costs less over TCP too, the wait for the acknowledgement of its end included: it takes half the server's work.
+const TCP_COPY_BYTES_MIN: usize = 4 << 20;
 
 /// What the first statement of an append gives.
 struct Numbered {
@@ -65,7 +69,7 @@ impl Postgres {
         }
         if !rows.is_empty() {
             let batch = Batch { feed, received_ms: numbered.received_ms, numbers: &numbers, duplicates: &duplicates };
-            if self.socket {
+            if self.socket || rows.iter().map(|row| row.captured.size()).sum::<usize>() >= TCP_COPY_BYTES_MIN {
                 let sql = format!("COPY inbox ({COLUMNS}) FROM STDIN (FORMAT binary)");
                 copy(&mut transaction, &sql, rows, |buffer, index, row| encode(buffer, &batch, index, row)).await?;
             } else {
@@ -137,30 +141,107 @@ impl Postgres {
     }
 
     async fn fetch_once(&self, lanes: &[LaneRead], rows_per_lane_max: i64, bytes_max: i64) -> Try<Vec<Message>> {
-        // The cut is made over numbers and sizes alone; only the rows that remain are read whole. Lanes share the bytes in turn.
-        let rows = sqlx::query(concat!(
-            "WITH wanted AS (SELECT * FROM unnest($1::int[], $2::int[], $3::bigint[]) r(feed, lane, after)),
-               sized AS (SELECT r.feed, r.lane, s.n, s.size, sum(s.size) OVER (ORDER BY s.n - r.after, r.feed, r.lane) AS so_far
-                 FROM wanted r CROSS JOIN LATERAL (SELECT n, size FROM inbox x
-                   WHERE x.feed = r.feed AND x.lane = r.lane AND x.n > r.after ORDER BY x.n LIMIT $4) s),
-               cut AS MATERIALIZED (SELECT feed, lane, min(n) AS low, max(n) AS high FROM sized WHERE so_far - size < $5 GROUP BY feed, lane)
-             SELECT ",
-            message_columns!(),
-            " FROM cut c JOIN LATERAL (SELECT * FROM inbox x WHERE x.feed = c.feed AND x.lane = c.lane AND x.n BETWEEN c.low AND c.high
-               ORDER BY x.n) i ON true"
-        ))
+        let mut connection = self.pool().await?.acquire().await?;
+        let rows = sqlx::query(
+            "SELECT r.feed, r.lane, s.low, s.high, s.bytes FROM unnest($1::int[], $2::int[], $3::bigint[]) r(feed, lane, after)
+             CROSS JOIN LATERAL (SELECT min(y.n) AS low, max(y.n) AS high, sum(y.size) AS bytes FROM (SELECT x.n, x.size FROM inbox x
+               WHERE x.feed = r.feed AND x.lane = r.lane AND x.n > r.after ORDER BY x.n LIMIT $4) y) s WHERE s.high IS NOT NULL",
+        )
         .bind(lanes.iter().map(|lane| lane.feed.0).collect::<Vec<_>>())
         .bind(lanes.iter().map(|lane| lane.lane).collect::<Vec<_>>())
         .bind(lanes.iter().map(|lane| lane.after).collect::<Vec<_>>())
         .bind(rows_per_lane_max)
-        .bind(bytes_max.max(1))
-        .fetch_all(self.pool().await?)
+        .fetch_all(&mut *connection)
         .await?;
-        let mut tables = Tables::default();
-        let mut messages = rows.iter().map(|row| tables.message(row)).collect::<Try<Vec<_>>>()?;
-        messages.sort_by_key(|message| message.place);
-        Ok(messages)
+        let (mut stretches, mut bytes) = (Vec::with_capacity(rows.len()), 0_i64);
+        for row in rows {
+            let stretch = Stretch { feed: row.try_get(0)?, lane: row.try_get(1)?, low: row.try_get(2)?, high: row.try_get(3)? };
+            bytes = bytes.saturating_add(row.try_get(4)?);
+            stretches.push(stretch);
+        }
+        if bytes > bytes_max {
+            cut(&mut connection, &mut stretches, bytes_max).await?;
+        }
+        read(&mut connection, &stretches).await
     }
+}
+
+/// Rows of a lane without gaps.
+struct Stretch {
+    feed: i32,
+    lane: i32,
+    low: i64,
+    high: i64,
+}
+
+impl Stretch {
+    /// The statement's four arrays.
+    fn columns(stretches: &[Self]) -> (Vec<i32>, Vec<i32>, Vec<i64>, Vec<i64>) {
+        let mut columns = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for stretch in stretches {
+            columns.0.push(stretch.feed);
+            columns.1.push(stretch.lane);
+            columns.2.push(stretch.low);
+            columns.3.push(stretch.high);
+        }
+        columns
+    }
+}
+
+/// Shortens stretches so that together they hold about `bytes_max`, by sizes alone: payloads are not read. Lanes share in turn.
+async fn cut(connection: &mut PgConnection, stretches: &mut Vec<Stretch>, bytes_max: i64) -> Try<()> {
+    let (feeds, lanes, lows, highs) = Stretch::columns(stretches);
+    let mut sizes: Vec<(i64, i64, i32)> = sqlx::query_as(
+        "SELECT x.n - s.low, s.ordinal, x.size
+         FROM unnest($1::int[], $2::int[], $3::bigint[], $4::bigint[]) WITH ORDINALITY s(feed, lane, low, high, ordinal)
+         JOIN inbox x ON x.feed = s.feed AND x.lane = s.lane AND x.n BETWEEN s.low AND s.high",
+    )
+    .bind(feeds)
+    .bind(lanes)
+    .bind(lows)
+    .bind(highs)
+    .fetch_all(connection)
+    .await?;
+    sizes.sort_unstable();
+    let mut kept = vec![0_i64; stretches.len()];
+    let mut bytes = 0_i64;
+    for (_, ordinal, size) in sizes {
+        if bytes >= bytes_max.max(1) {
+            break;
+        }
+        bytes = bytes.saturating_add(size.into());
+        kept[usize::try_from(ordinal - 1).expect("ordinals begin at 1")] += 1;
+    }
+    for (stretch, kept) in stretches.iter_mut().zip(kept) {
+        stretch.high = stretch.low + kept - 1;
+    }
+    stretches.retain(|stretch| stretch.high >= stretch.low);
+    Ok(())
+}
+
+/// The rows of some stretches, in order.
+async fn read(connection: &mut PgConnection, stretches: &[Stretch]) -> Try<Vec<Message>> {
+    if stretches.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (feeds, lanes, lows, highs) = Stretch::columns(stretches);
+    let mut rows = sqlx::query(concat!(
+        "SELECT ",
+        message_columns!(),
+        " FROM unnest($1::int[], $2::int[], $3::bigint[], $4::bigint[]) s(feed, lane, low, high)
+         CROSS JOIN LATERAL (SELECT * FROM inbox x WHERE x.feed = s.feed AND x.lane = s.lane AND x.n BETWEEN s.low AND s.high ORDER BY x.n) i"
+    ))
+    .bind(feeds)
+    .bind(lanes)
+    .bind(lows)
+    .bind(highs)
+    .fetch(connection);
+    let (mut tables, mut messages) = (Tables::default(), Vec::new());
+    while let Some(row) = rows.try_next().await? {
+        messages.push(tables.message(&row)?);
+    }
+    messages.sort_by_key(|message| message.place);
+    Ok(messages)
 }
 
 /// The indexes of rows whose dedupe hash is known, from earlier or from this batch.

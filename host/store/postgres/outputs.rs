@@ -2,7 +2,8 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use sqlx::postgres::PgRow;
+use futures_util::TryStreamExt as _;
+use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection, Row};
 
 use super::rows::bytes;
@@ -21,26 +22,36 @@ macro_rules! output_columns {
 }
 pub(super) use output_columns;
 
+/// The places and sizes of outputs after a cursor, in order, at most so many.
+macro_rules! reach {
+    () => {
+        "WITH looked AS MATERIALIZED (SELECT number, batch FROM settlement WHERE number >= $2 ORDER BY number LIMIT $5),
+           found AS MATERIALIZED (SELECT l.number, o.position, o.size FROM looked l CROSS JOIN LATERAL (
+             SELECT x.position, x.size FROM output x WHERE x.target = $1 AND x.batch = l.batch AND (l.number > $2 OR x.position > $3)
+             ORDER BY x.position LIMIT $4) o ORDER BY l.number, o.position LIMIT $4)"
+    };
+}
+
 /// Settlements looked at in one read: none of them need have an output for the target.
 const SETTLEMENTS_MAX: i64 = 10_000;
 
 pub(super) fn output_row(row: &PgRow) -> Try<OutputRow> {
-    let (run, action): (i32, i16) = (row.try_get(3)?, row.try_get(10)?);
-    let digest = match row.try_get::<Option<Vec<u8>>, _>(9)? {
+    let (run, action): (i32, i16) = (row.try_get_unchecked(3)?, row.try_get_unchecked(10)?);
+    let digest = match row.try_get_unchecked::<Option<Vec<u8>>, _>(9)? {
         None => None,
         Some(digest) => Some(Digest(digest.try_into().map_err(|_| Error::Corrupt("a digest is not 32 bytes".to_owned()))?)),
     };
     Ok(OutputRow {
-        cursor: OutputCursor { settlement: row.try_get(0)?, index: row.try_get(1)? },
-        event_id: event_id(row.try_get(2)?, run, row.try_get(4)?),
-        place: Place { feed: FeedId(row.try_get(5)?), lane: row.try_get(6)?, n: row.try_get(7)? },
-        feed: row.try_get(8)?,
+        cursor: OutputCursor { settlement: row.try_get_unchecked(0)?, index: row.try_get_unchecked(1)? },
+        event_id: event_id(row.try_get_unchecked(2)?, run, row.try_get_unchecked(4)?),
+        place: Place { feed: FeedId(row.try_get_unchecked(5)?), lane: row.try_get_unchecked(6)?, n: row.try_get_unchecked(7)? },
+        feed: row.try_get_unchecked(8)?,
         digest,
         action: action_of(action)?,
         key: bytes(row, 11)?,
         payload: bytes(row, 12)?,
         headers: headers::decode(bytes(row, 13)?)?,
-        version: row.try_get::<Option<i64>, _>(14)?.map(i64::cast_unsigned),
+        version: row.try_get_unchecked::<Option<i64>, _>(14)?.map(i64::cast_unsigned),
     })
 }
 
@@ -52,36 +63,30 @@ fn action_of(code: i16) -> Try<Action> {
 impl Postgres {
     async fn outputs_once(&self, target: &str, after: OutputCursor, rows_max: i64, bytes_max: i64) -> Try<(Vec<OutputRow>, i64)> {
         let Some(target) = self.target_ids(&[target]).await?.remove(target) else { return Ok((Vec::new(), after.settlement)) };
-        // Places and sizes first, cut by rows and bytes, then the rows that remain. The last row says how far was looked.
-        let rows = sqlx::query(concat!(
-            "WITH looked AS MATERIALIZED (SELECT number, batch FROM settlement WHERE number >= $2 ORDER BY number LIMIT $6),
-               found AS MATERIALIZED (SELECT l.number, l.batch, o.position, o.size FROM looked l CROSS JOIN LATERAL (
-                   SELECT x.position, x.size FROM output x WHERE x.target = $1 AND x.batch = l.batch AND (l.number > $2 OR x.position > $3)
-                   ORDER BY x.position LIMIT $4) o ORDER BY l.number, o.position LIMIT $4),
-               sized AS (SELECT *, sum(size) OVER (ORDER BY number, position) AS so_far FROM found),
-               cut AS MATERIALIZED (SELECT * FROM sized WHERE so_far - size < $5),
-               reach AS (SELECT CASE WHEN (SELECT count(*) FROM cut) < (SELECT count(*) FROM found) OR (SELECT count(*) FROM found) >= $4
-                   THEN (SELECT max(number) FROM cut) ELSE (SELECT max(number) FROM looked) END AS number)
-             SELECT ",
-            output_columns!(),
-            ", reach.number FROM reach LEFT JOIN cut s ON true LEFT JOIN output o ON o.target = $1 AND o.batch = s.batch AND o.position = s.position
-             LEFT JOIN feed f ON f.id = o.feed LEFT JOIN activation a ON a.id = o.activation ORDER BY s.number, s.position"
+        let mut connection = self.pool().await?.acquire().await?;
+        // How far the rows reach, and their bytes; then, if these are too many, the sizes one by one; then the rows.
+        let row = sqlx::query(concat!(
+            reach!(),
+            " SELECT count(*), sum(size), max(number), (SELECT max(number) FROM looked),
+               (SELECT position FROM found ORDER BY number DESC, position DESC LIMIT 1) FROM found"
         ))
         .bind(target)
         .bind(after.settlement)
         .bind(after.index)
         .bind(rows_max)
-        .bind(bytes_max.max(1))
         .bind(SETTLEMENTS_MAX)
-        .fetch_all(self.pool().await?)
+        .fetch_one(&mut *connection)
         .await?;
-        let (mut outputs, mut reach) = (Vec::with_capacity(rows.len()), after.settlement);
-        for row in &rows {
-            reach = row.try_get::<Option<i64>, _>(15)?.unwrap_or(reach);
-            if row.try_get::<Option<i64>, _>(0)?.is_some() {
-                outputs.push(output_row(row)?);
-            }
-        }
+        let looked = row.try_get::<Option<i64>, _>(3)?.unwrap_or(after.settlement);
+        let (count, Some(bytes), Some(settlement), Some(index)): (i64, Option<i64>, Option<i64>, Option<i32>) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(4)?)
+        else {
+            return Ok((Vec::new(), looked));
+        };
+        let whole = OutputCursor { settlement, index };
+        let last = if bytes > bytes_max { cut(&mut connection, target, after, rows_max, bytes_max).await? } else { whole };
+        let outputs = read(&mut connection, target, after, last).await?;
+        let reach = if last == whole && count < rows_max { looked } else { last.settlement };
         Ok((outputs, reach))
     }
 
@@ -134,6 +139,51 @@ impl Postgres {
         .await?;
         Ok(rows.into_iter().map(|(key,)| key.map(Bytes::from)).collect())
     }
+}
+
+/// The last output with which the bytes are full, or passed.
+async fn cut(connection: &mut PgConnection, target: i32, after: OutputCursor, rows_max: i64, bytes_max: i64) -> Try<OutputCursor> {
+    let sizes: Vec<(i64, i32, i32)> =
+        sqlx::query_as(concat!(reach!(), " SELECT number, position, size FROM found ORDER BY number, position"))
+            .bind(target)
+            .bind(after.settlement)
+            .bind(after.index)
+            .bind(rows_max)
+            .bind(SETTLEMENTS_MAX)
+            .fetch_all(connection)
+            .await?;
+    let (mut last, mut bytes) = (after, 0_i64);
+    for (settlement, index, size) in sizes {
+        if bytes >= bytes_max.max(1) {
+            break;
+        }
+        bytes = bytes.saturating_add(size.into());
+        last = OutputCursor { settlement, index };
+    }
+    Ok(last)
+}
+
+/// The outputs of a target after one cursor up to another, in order.
+async fn read(connection: &mut PgConnection, target: i32, after: OutputCursor, last: OutputCursor) -> Try<Vec<OutputRow>> {
+    let mut rows = sqlx::query(concat!(
+        "SELECT ",
+        output_columns!(),
+        " FROM (SELECT number, batch FROM settlement WHERE number BETWEEN $2 AND $4 ORDER BY number) s CROSS JOIN LATERAL (
+           SELECT * FROM output x WHERE x.target = $1 AND x.batch = s.batch
+             AND (s.number > $2 OR x.position > $3) AND (s.number < $4 OR x.position <= $5) ORDER BY x.position) o
+         LEFT JOIN feed f ON f.id = o.feed LEFT JOIN activation a ON a.id = o.activation ORDER BY s.number, o.position"
+    ))
+    .bind(target)
+    .bind(after.settlement)
+    .bind(after.index)
+    .bind(last.settlement)
+    .bind(last.index)
+    .fetch(connection);
+    let mut outputs = Vec::new();
+    while let Some(row) = rows.try_next().await? {
+        outputs.push(output_row(&row)?);
+    }
+    Ok(outputs)
 }
 
 #[async_trait]

@@ -1,4 +1,5 @@
-//! Rows of the inbox and of `work` as the nouns they stand for. Columns are read by place, in the order of the two lists here.
+//! Rows of the inbox and of `work` as the nouns they stand for. Columns are read by place, in the order of the two lists here, and so
+//! without asking each value for its type.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -53,49 +54,53 @@ impl Tables {
 
     /// As [`Tables::message`], with the message's columns beginning at `first`.
     pub(super) fn message_at(&mut self, row: &PgRow, first: usize) -> Try<Message> {
-        let status: Option<i16> = row.try_get(first + 13)?;
+        let status: Option<i16> = row.try_get_unchecked(first + 13)?;
         let prejudged = match status {
             None => None,
             Some(code) => Some(Prejudged {
                 status: status_of(code)?,
-                code: row.try_get::<Option<String>, _>(first + 14)?.map(plain).unwrap_or_default(),
-                reason: row.try_get::<Option<String>, _>(first + 15)?.map(plain).unwrap_or_default(),
+                code: row.try_get_unchecked::<Option<String>, _>(first + 14)?.map(plain).unwrap_or_default(),
+                reason: row.try_get_unchecked::<Option<String>, _>(first + 15)?.map(plain).unwrap_or_default(),
             }),
         };
         Ok(Message {
-            place: Place { feed: FeedId(row.try_get(first)?), lane: row.try_get(first + 1)?, n: row.try_get(first + 2)? },
-            id: row.try_get(first + 3)?,
-            key_hash: key_hash(row.try_get(first + 4)?),
-            table: self.table(row.try_get(first + 5)?),
+            place: Place {
+                feed: FeedId(row.try_get_unchecked(first)?),
+                lane: row.try_get_unchecked(first + 1)?,
+                n: row.try_get_unchecked(first + 2)?,
+            },
+            id: row.try_get_unchecked(first + 3)?,
+            key_hash: key_hash(row.try_get_unchecked(first + 4)?),
+            table: self.table(row.try_get_unchecked(first + 5)?),
             captured: Captured {
-                partition: row.try_get(first + 6)?,
-                offset: row.try_get(first + 7)?,
-                timestamp_ms: row.try_get(first + 8)?,
+                partition: row.try_get_unchecked(first + 6)?,
+                offset: row.try_get_unchecked(first + 7)?,
+                timestamp_ms: row.try_get_unchecked(first + 8)?,
                 key: bytes(row, first + 10)?,
                 payload: bytes(row, first + 11)?,
                 headers: headers::decode(bytes(row, first + 12)?)?,
             },
-            received_ms: row.try_get(first + 9)?,
+            received_ms: row.try_get_unchecked(first + 9)?,
             prejudged,
         })
     }
 
     pub(super) fn work_message(&mut self, row: &PgRow) -> Try<WorkMessage> {
         let message = self.message(row)?;
-        let cause: i16 = row.try_get(MESSAGE_COLUMNS + 5)?;
+        let cause: i16 = row.try_get_unchecked(MESSAGE_COLUMNS + 5)?;
         let row = WorkRow {
             place: message.place,
-            run: row.try_get(MESSAGE_COLUMNS)?,
+            run: row.try_get_unchecked(MESSAGE_COLUMNS)?,
             key_hash: message.key_hash,
-            status: status_of(row.try_get(MESSAGE_COLUMNS + 1)?)?,
-            blocks: row.try_get(MESSAGE_COLUMNS + 2)?,
-            attempts: row.try_get(MESSAGE_COLUMNS + 3)?,
-            due_ms: row.try_get(MESSAGE_COLUMNS + 4)?,
+            status: status_of(row.try_get_unchecked(MESSAGE_COLUMNS + 1)?)?,
+            blocks: row.try_get_unchecked(MESSAGE_COLUMNS + 2)?,
+            attempts: row.try_get_unchecked(MESSAGE_COLUMNS + 3)?,
+            due_ms: row.try_get_unchecked(MESSAGE_COLUMNS + 4)?,
             cause: Cause::from_code(cause).ok_or_else(|| Error::Corrupt(format!("a work row has the cause {cause}")))?,
-            waiting_since_ms: row.try_get(MESSAGE_COLUMNS + 6)?,
-            code: plain(row.try_get(MESSAGE_COLUMNS + 7)?),
-            reason: plain(row.try_get(MESSAGE_COLUMNS + 8)?),
-            activation: row.try_get(MESSAGE_COLUMNS + 9)?,
+            waiting_since_ms: row.try_get_unchecked(MESSAGE_COLUMNS + 6)?,
+            code: plain(row.try_get_unchecked(MESSAGE_COLUMNS + 7)?),
+            reason: plain(row.try_get_unchecked(MESSAGE_COLUMNS + 8)?),
+            activation: row.try_get_unchecked(MESSAGE_COLUMNS + 9)?,
             waits: Vec::new(),
         };
         Ok(WorkMessage { row, message })
@@ -107,7 +112,7 @@ pub(super) fn key_hash(uuid: Uuid) -> KeyHash {
 }
 
 pub(super) fn bytes(row: &PgRow, column: usize) -> Try<Option<Bytes>> {
-    Ok(row.try_get::<Option<Vec<u8>>, _>(column)?.map(Bytes::from))
+    Ok(row.try_get_unchecked::<Option<Vec<u8>>, _>(column)?.map(Bytes::from))
 }
 
 pub(super) fn status_of(code: i16) -> Try<Status> {

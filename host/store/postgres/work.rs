@@ -35,7 +35,7 @@ impl Postgres {
                  WHERE w.feed = l.feed AND w.lane = l.lane AND w.due_ms <= coalesce($3, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)
                    AND NOT EXISTS (SELECT 1 FROM hand h WHERE h.feed = w.feed AND h.lane = w.lane AND h.n = w.n)
                  ORDER BY w.due_ms, w.n LIMIT $7) d ORDER BY d.due_ms, d.feed, d.lane, d.n LIMIT $7),
-               sized AS (SELECT d.*, i.size, sum(i.size) OVER (ORDER BY d.due_ms, d.feed, d.lane, d.n, d.run) AS so_far
+               sized AS (SELECT d.*, i.size, sum(i.size) OVER (ORDER BY d.due_ms, d.feed, d.lane, d.n, d.run ROWS UNBOUNDED PRECEDING) AS so_far
                  FROM due d JOIN inbox i ON i.feed = d.feed AND i.lane = d.lane AND i.n = d.n)
              SELECT ",
             message_columns!(),
