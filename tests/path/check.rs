@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde_json::Value;
+use tolk::message::Captured;
 use tolk::plugin::Scan;
 use tolk::store::{Filter, OutputCursor};
 
@@ -12,7 +13,7 @@ use super::script::{Expected, Message, Saw};
 /// Everything: for a world in which all is done and no host runs any more.
 pub(super) async fn everything(rig: &Rig, sent: &[Message], entries: &BTreeMap<String, String>) {
     statuses(rig, sent).await;
-    bytes(rig, sent);
+    bytes(rig, sent).await;
     stored_outputs(rig, sent).await;
     let outs = rig.outputs();
     let shared = contents(rig, sent, &outs);
@@ -38,16 +39,25 @@ async fn statuses(rig: &Rig, sent: &[Message]) {
 }
 
 /// What came in is stored as it came.
-fn bytes(rig: &Rig, sent: &[Message]) {
-    rig.tolk.run(&["capture", "--feed", "f", "-n", "1000000", "-o", "captured.jsonl", "--force"]).expect(0);
+async fn bytes(rig: &Rig, sent: &[Message]) {
+    let stored = rig.store.captured(&Filter { limit: 1_000_000, ..Filter::default() }).await.unwrap();
+    same_bytes(stored.iter().map(|(message, _)| &message.captured), sent.iter());
+}
+
+/// `tolk capture` gives the bytes back as they came: those that ended with this status.
+pub(super) fn capture(rig: &Rig, sent: &[Message], status: &str) {
+    rig.tolk.run(&["capture", "--feed", "f", "--status", status, "-n", "100000", "-o", "captured.jsonl", "--force"]).expect(0);
     let lines = captures(&rig.tolk.read("captured.jsonl"));
-    let stored: HashMap<_, _> = lines.iter().map(|line| ((line.captured.partition, line.captured.offset), &line.captured)).collect();
-    assert_eq!((lines.len(), stored.len()), (sent.len(), sent.len()));
-    for message in sent {
-        let sent = &message.captured;
-        let same = stored.get(&(sent.partition, sent.offset)).is_some_and(|stored| *stored == sent);
-        assert!(same, "partition {} offset {} is not what was sent", sent.partition, sent.offset);
+    same_bytes(lines.iter().map(|line| &line.captured), sent.iter().filter(|message| message.status == status));
+}
+
+fn same_bytes<'a>(stored: impl Iterator<Item = &'a Captured>, sent: impl Iterator<Item = &'a Message>) {
+    let mut stored: HashMap<_, _> = stored.map(|captured| ((captured.partition, captured.offset), captured)).collect();
+    for Message { captured: sent, .. } in sent {
+        let same = stored.remove(&(sent.partition, sent.offset)).is_some_and(|stored| stored == sent);
+        assert!(same, "partition {} offset {} is not stored as it was sent", sent.partition, sent.offset);
     }
+    assert!(stored.is_empty(), "nobody sent {:?}", stored.keys());
 }
 
 /// The database holds each output once, those that a sink refused too.

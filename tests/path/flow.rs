@@ -27,6 +27,9 @@ async fn what_is_produced_is_translated_once_and_comes_out_in_order() {
     host.terminate().await;
 
     check::everything(&rig, &sent, &scripts.entries).await;
+    for status in ["invalid", "failed", "behind"] {
+        check::capture(&rig, &sent, status);
+    }
     let outs = rig.outputs();
     assert_eq!(outs.len(), sent.iter().map(|message| message.outputs.len()).sum::<usize>(), "without trouble nothing is sent twice");
     for out in &outs {
