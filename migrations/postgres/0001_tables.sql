@@ -249,7 +249,7 @@ CREATE TABLE entry (
   indexes text,
   value bytea,
   PRIMARY KEY (collection, key)
-);
+) WITH (fillfactor = 80);
 
 -- version rises with every change of the entry; removed rows stay, so that a range can be validated.
 CREATE TABLE entry_index (
@@ -260,7 +260,7 @@ CREATE TABLE entry_index (
   version bigint NOT NULL,
   removed boolean NOT NULL,
   PRIMARY KEY (collection, name, value, key)
-);
+) WITH (fillfactor = 80);
 
 CREATE TABLE id_binding (
   namespace text COLLATE "C" NOT NULL,

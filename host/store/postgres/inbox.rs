@@ -23,9 +23,6 @@ const DUPLICATE: (&str, &str) = ("duplicate", "an earlier message has the same d
 const COLUMNS: &str = "feed, lane, n, source_offset, received_ms, timestamp_ms, source_partition, size, id, key_hash, status, source_table, \
                        ordering_key, key, headers, payload, code, reason";
 
-/// From this size on COPY costs less over TCP too, the wait for the acknowledgement of its end included: it takes half the server's work.
-const TCP_COPY_BYTES_MIN: usize = 4 << 20;
-
 /// What the first statement of an append gives.
 struct Numbered {
     received_ms: i64,
@@ -69,7 +66,7 @@ impl Postgres {
         }
         if !rows.is_empty() {
             let batch = Batch { feed, received_ms: numbered.received_ms, numbers: &numbers, duplicates: &duplicates };
-            if self.socket || rows.iter().map(|row| row.captured.size()).sum::<usize>() >= TCP_COPY_BYTES_MIN {
+            if self.copies(rows.iter().map(|row| row.captured.size()).sum()) {
                 let sql = format!("COPY inbox ({COLUMNS}) FROM STDIN (FORMAT binary)");
                 copy(&mut transaction, &sql, rows, |buffer, index, row| encode(buffer, &batch, index, row)).await?;
             } else {

@@ -110,14 +110,22 @@ fn filtered(columns: &str, filter: &Filter) -> QueryBuilder<Database> {
 
 impl Postgres {
     async fn messages_once(&self, filter: &Filter) -> Try<Vec<MessageStatus>> {
-        let rows = filtered(status_columns!(), filter).build().persistent(false).fetch_all(self.pool().await?).await?;
+        let mut connection = self.pool().await?.acquire().await?;
+        let mut transaction = connection.begin().await?;
+        plan_freely(&mut transaction).await?;
+        let rows = filtered(status_columns!(), filter).build().persistent(false).fetch_all(&mut *transaction).await?;
+        transaction.commit().await?;
         rows.iter().map(|row| status_row(row, 0)).collect()
     }
 
     async fn captured_once(&self, filter: &Filter) -> Try<Vec<(Message, MessageStatus)>> {
         let filter = Filter { oldest_first: true, ..filter.clone() };
         let columns = concat!(status_columns!(), ", ", message_columns!());
-        let rows = filtered(columns, &filter).build().persistent(false).fetch_all(self.pool().await?).await?;
+        let mut connection = self.pool().await?.acquire().await?;
+        let mut transaction = connection.begin().await?;
+        plan_freely(&mut transaction).await?;
+        let rows = filtered(columns, &filter).build().persistent(false).fetch_all(&mut *transaction).await?;
+        transaction.commit().await?;
         let mut tables = Tables::default();
         rows.iter().map(|row| Ok((tables.message_at(row, STATUS_COLUMNS)?, status_row(row, 0)?))).collect()
     }
@@ -179,6 +187,9 @@ impl Postgres {
     }
 
     async fn counts_once(&self) -> Try<Vec<Count>> {
+        let mut connection = self.pool().await?.acquire().await?;
+        let mut transaction = connection.begin().await?;
+        plan_freely(&mut transaction).await?;
         let rows = sqlx::query(
             "SELECT f.name, i.source_table,
                CASE WHEN p.n IS NOT NULL THEN 6 ELSE coalesce(w.status, o.status, CASE WHEN i.n <= l.cursor THEN 1 ELSE 0 END) END AS status,
@@ -191,8 +202,10 @@ impl Postgres {
              LEFT JOIN (SELECT DISTINCT feed, lane, n FROM parked_output) p ON p.feed = i.feed AND p.lane = i.lane AND p.n = i.n
              GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
         )
-        .fetch_all(self.pool().await?)
+        .persistent(false)
+        .fetch_all(&mut *transaction)
         .await?;
+        transaction.commit().await?;
         let count = |row: &PgRow| {
             let code: i32 = row.try_get(2)?;
             let status = i16::try_from(code).ok().and_then(Status::from_code);
@@ -204,13 +217,18 @@ impl Postgres {
     }
 
     async fn unpublished_once(&self) -> Try<Vec<(String, i64)>> {
+        let mut connection = self.pool().await?.acquire().await?;
+        let mut transaction = connection.begin().await?;
+        plan_freely(&mut transaction).await?;
         let rows = sqlx::query_as(
             "SELECT t.name, (SELECT count(*) FROM settlement s JOIN output o ON o.target = t.id AND o.batch = s.batch
                WHERE s.number >= c.settlement AND (s.number > c.settlement OR o.position > c.position))
              FROM target t JOIN target_cursor c ON c.target = t.id ORDER BY t.name",
         )
-        .fetch_all(self.pool().await?)
+        .persistent(false)
+        .fetch_all(&mut *transaction)
         .await?;
+        transaction.commit().await?;
         Ok(rows)
     }
 
@@ -246,6 +264,13 @@ impl Postgres {
             .await?;
         Ok(rows.into_iter().map(|(key, id)| (plain(key), id)).collect())
     }
+}
+
+/// Questions of people may walk tables whole, which the verbs of the loops never do.
+async fn plan_freely(transaction: &mut PgConnection) -> Try<()> {
+    let sql = "SET LOCAL enable_seqscan = on; SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on";
+    sqlx::raw_sql(sql).execute(transaction).await?;
+    Ok(())
 }
 
 /// The outputs of all runs of a message: by the settlements that could have made them, as outputs have no index on messages.

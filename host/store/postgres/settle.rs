@@ -103,7 +103,7 @@ impl Postgres {
         if rows.is_empty() {
             return Ok(());
         }
-        if !self.socket {
+        if !self.copies(rows.iter().map(|row| usize::try_from(row.size()).unwrap_or(0)).sum()) {
             return insert_outputs(connection, batch, &rows).await;
         }
         let sql = format!("COPY output ({OUTPUT_COLUMNS}) FROM STDIN (FORMAT binary)");
