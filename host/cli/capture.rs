@@ -87,7 +87,7 @@ async fn seen(store: &dyn Store, config: &Config, message: &Message, status: &Me
     let mut rest = Map::new();
     rest.insert("id".to_owned(), Value::String(message.id.to_string()));
     rest.insert("received".to_owned(), message.received_ms.into());
-    let Some(detail) = store.message(message.id).await? else { return Ok(rest) };
+    let Some(detail) = store.message_at(message.place).await? else { return Ok(rest) };
     if let Some(now_ms) = detail.now_ms {
         let zone = config.feeds.get(&status.feed).map_or("UTC", |feed| &feed.time_zone);
         rest.insert("context".to_owned(), json!({ "now": now_ms, "time_zone": zone }));

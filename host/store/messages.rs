@@ -6,7 +6,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{Activation, OutputRow, Result};
-use crate::message::{Message, Status};
+use crate::message::{Message, Place, Status};
 use crate::plugin::{Binding, Request, Scan, Write};
 
 /// Which messages a person wants to see. Everything set must hold.
@@ -26,6 +26,8 @@ pub struct Filter {
     pub id: Option<Uuid>,
     /// One message by partition and offset.
     pub at: Option<(i32, i64)>,
+    /// One message by its place: the quickest way.
+    pub place: Option<Place>,
     /// Rows at most.
     pub limit: i64,
     /// Oldest first in place of newest first.
@@ -106,6 +108,8 @@ pub trait Messages {
     async fn messages(&self, filter: &Filter) -> Result<Vec<MessageStatus>>;
     /// One message with everything around it.
     async fn message(&self, id: Uuid) -> Result<Option<MessageDetail>>;
+    /// The same by its place, which needs no search.
+    async fn message_at(&self, place: Place) -> Result<Option<MessageDetail>>;
     /// The stored messages of a filter, oldest first, for `capture`, with their status.
     async fn captured(&self, filter: &Filter) -> Result<Vec<(Message, MessageStatus)>>;
     /// Counts per feed, table and status.

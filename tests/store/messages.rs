@@ -1,7 +1,7 @@
 //! Cases of `Messages`: what people ask.
 
 use bytes::Bytes;
-use tolk::message::{Captured, NewMessage, Status};
+use tolk::message::{Captured, NewMessage, Place, Status};
 use tolk::plugin::{Digest, Scan};
 use tolk::store::{Component, Filter, MessageDetail, OutputCursor, Parked, Settled, Settlement};
 use uuid::Uuid;
@@ -54,6 +54,10 @@ pub async fn filters_narrow(rig: Rig) {
     assert_eq!(offsets(&owner, Filter { code: Some("a-code".to_owned()), ..all() }).await, [0]);
     assert_eq!(offsets(&owner, Filter { id: Some(rows[4].id), ..all() }).await, [4]);
     assert_eq!(offsets(&owner, Filter { at: Some((9, 5)), ..all() }).await, [5]);
+    let place = messages[3].place;
+    assert_eq!(offsets(&owner, Filter { place: Some(place), ..all() }).await, [messages[3].captured.offset]);
+    assert_eq!(owner.store.message_at(place).await.unwrap().unwrap().message.place, place);
+    assert!(owner.store.message_at(Place { n: 1_000, ..place }).await.unwrap().is_none());
     assert!(offsets(&owner, Filter { at: Some((0, 5)), ..all() }).await.is_empty());
     assert!(offsets(&owner, Filter { table: Some("U".to_owned()), status: Some(Status::Ignored), ..all() }).await.is_empty());
     let odd = owner.store.messages(&Filter { id: Some(rows[4].id), ..all() }).await.unwrap().remove(0);

@@ -12,7 +12,7 @@ use super::plugins::activation;
 use super::rows::{Tables, bytes, message_columns};
 use super::text::{plain, stored};
 use super::{Postgres, Try, effects, retried, validate};
-use crate::message::{Message, Status};
+use crate::message::{Message, Place, Status};
 use crate::plugin::{Binding, Request, Scan, Write};
 use crate::store::changes::Changes;
 use crate::store::{Count, Error, Filter, Found, MessageDetail, MessageStatus, Messages, OutputCursor, OutputRow, Reads, Result};
@@ -84,6 +84,10 @@ fn filtered(columns: &str, filter: &Filter) -> QueryBuilder<Database> {
     if let Some(id) = filter.id {
         query.push(" AND x.id = ").push_bind(id);
     }
+    if let Some(place) = filter.place {
+        query.push(" AND x.feed = ").push_bind(place.feed.0).push(" AND x.lane = ").push_bind(place.lane);
+        query.push(" AND x.n = ").push_bind(place.n);
+    }
     if let Some((partition, offset)) = filter.at {
         query.push(" AND x.source_partition = ").push_bind(partition).push(" AND x.source_offset = ").push_bind(offset);
     }
@@ -130,9 +134,8 @@ impl Postgres {
         rows.iter().map(|row| Ok((tables.message_at(row, STATUS_COLUMNS)?, status_row(row, 0)?))).collect()
     }
 
-    async fn message_once(&self, id: Uuid) -> Try<Option<MessageDetail>> {
-        let filter = Filter { id: Some(id), limit: 1, ..Filter::default() };
-        let Some((message, status)) = self.captured_once(&filter).await?.pop() else { return Ok(None) };
+    async fn message_once(&self, filter: &Filter) -> Try<Option<MessageDetail>> {
+        let Some((message, status)) = self.captured_once(filter).await?.pop() else { return Ok(None) };
         let mut connection = self.pool().await?.acquire().await?;
         let place = message.place;
         // The last run that was settled: its settlement, its `now`, its activation.
@@ -325,7 +328,13 @@ impl Messages for Postgres {
     }
 
     async fn message(&self, id: Uuid) -> Result<Option<MessageDetail>> {
-        retried!(self, "read a message", self.message_once(id))
+        let filter = Filter { id: Some(id), limit: 1, ..Filter::default() };
+        retried!(self, "read a message", self.message_once(&filter))
+    }
+
+    async fn message_at(&self, place: Place) -> Result<Option<MessageDetail>> {
+        let filter = Filter { place: Some(place), limit: 1, ..Filter::default() };
+        retried!(self, "read a message", self.message_once(&filter))
     }
 
     async fn captured(&self, filter: &Filter) -> Result<Vec<(Message, MessageStatus)>> {

@@ -37,9 +37,11 @@ impl Messages for Sqlite {
     }
 
     async fn message(&self, id: Uuid) -> Result<Option<MessageDetail>> {
-        const VERB: &str = "read a message";
-        let mut reader = self.read_one_state(VERB).await?;
-        detail(&mut reader, id).await.map_err(self.failed(VERB))
+        self.one(&Filter { id: Some(id), limit: 1, ..Filter::default() }).await
+    }
+
+    async fn message_at(&self, place: Place) -> Result<Option<MessageDetail>> {
+        self.one(&Filter { place: Some(place), limit: 1, ..Filter::default() }).await
     }
 
     async fn captured(&self, filter: &Filter) -> Result<Vec<(Message, MessageStatus)>> {
@@ -128,6 +130,10 @@ fn conditions(filter: &Filter) -> (String, SqliteArguments) {
         wanted.push("m.id = ?");
         values.add(id);
     }
+    if let Some(place) = filter.place {
+        wanted.push("m.feed_number = ? AND m.lane = ? AND m.n = ?");
+        values.add(place.feed.0).add(place.lane).add(place.n);
+    }
     if let Some((partition, offset)) = filter.at {
         wanted.push("m.\"partition\" = ? AND m.\"offset\" = ?");
         values.add(partition).add(offset);
@@ -162,7 +168,15 @@ fn status(row: &SqliteRow, at: usize) -> sqlx::Result<MessageStatus> {
     })
 }
 
-async fn detail(connection: &mut SqliteConnection, id: Uuid) -> sqlx::Result<Option<MessageDetail>> {
+impl Sqlite {
+    async fn one(&self, filter: &Filter) -> Result<Option<MessageDetail>> {
+        const VERB: &str = "read a message";
+        let mut reader = self.read_one_state(VERB).await?;
+        detail(&mut reader, filter).await.map_err(self.failed(VERB))
+    }
+}
+
+async fn detail(connection: &mut SqliteConnection, filter: &Filter) -> sqlx::Result<Option<MessageDetail>> {
     const MESSAGE: &str = concat!(
         "SELECT ",
         message_columns!(),
@@ -170,10 +184,12 @@ async fn detail(connection: &mut SqliteConnection, id: Uuid) -> sqlx::Result<Opt
         status_columns!(),
         ", m.settlement, m.now_ms, m.activation,
          EXISTS (SELECT 1 FROM work w WHERE w.feed = i.feed AND w.lane = i.lane AND w.n = i.n)
-         FROM message_state m CROSS JOIN inbox i ON i.rowid = m.seq WHERE m.id = ?"
+         FROM message_state m CROSS JOIN inbox i ON i.rowid = m.seq WHERE "
     );
     const AFTER: usize = rows::MESSAGE_COLUMNS + 14;
-    let Some(row) = sqlx::query(MESSAGE).bind(id).fetch_optional(&mut *connection).await? else { return Ok(None) };
+    let (wanted, values) = conditions(filter);
+    let text = format!("{MESSAGE}{wanted} LIMIT ?");
+    let Some(row) = sqlx::query_with(AssertSqlSafe(text), values).fetch_optional(&mut *connection).await? else { return Ok(None) };
     let message = rows::Messages::default().of(&row)?;
     let settlement: Option<i64> = row.try_get(AFTER)?;
     let stays: bool = row.try_get(AFTER + 3)?;
