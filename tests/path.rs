@@ -4,6 +4,7 @@
 mod away;
 mod check;
 mod flow;
+mod hang;
 mod hostile;
 mod kill;
 mod rig;

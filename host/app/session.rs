@@ -185,7 +185,8 @@ async fn refresh(app: &App, stop: CancellationToken) {
     std::future::pending::<()>().await;
 }
 
-/// Runs the loops on what is owned until the session stops; then ingest ends, translate drains, publish sends what is settled.
+/// Runs the loops on what is owned until the session stops; then ingest ends, translate drains, publish
+/// ends: what it has not sent yet goes out after the next start.
 async fn work(app: &App, host: &Host, hints: &Hints, mut owned: watch::Receiver<Owned>, stop: CancellationToken) -> anyhow::Result<()> {
     let (ingests, publishes) = (CancellationToken::new(), CancellationToken::new());
     let mut tasks: JoinSet<()> = JoinSet::new();

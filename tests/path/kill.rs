@@ -31,6 +31,8 @@ async fn survives(rig: Rig) {
     let (mut dice, mut scripts, mut sent) = (Dice(seed), Scripts::new(seed, rig.partitions), Vec::new());
     for _ in 0..KILLS {
         let slice = scripts.some(SLICE);
+        // Counted before anything of this slice can be through.
+        let before = (rig.ended().await, rig.published());
         let first = dice.below(2) == 0;
         if first {
             rig.produce(&slice);
@@ -40,7 +42,7 @@ async fn survives(rig: Rig) {
             rig.produce(&slice);
         }
         sent.extend(slice);
-        a_random_moment(&rig, &host, &mut dice).await;
+        a_random_moment(&rig, &host, &mut dice, before).await;
         host.kill();
     }
     let rest = scripts.rest();
@@ -53,12 +55,12 @@ async fn survives(rig: Rig) {
 }
 
 /// Returns at a moment in the host's start, in its work, or in its publishing.
-async fn a_random_moment(rig: &Rig, host: &Running, dice: &mut Dice) {
+async fn a_random_moment(rig: &Rig, host: &Running, dice: &mut Dice, (ended, published): (usize, usize)) {
     match dice.below(4) {
         0 => {}
         1 => host.until_said(0, "reading").await,
-        2 => rig.until_ended(host, rig.ended().await + 1 + dice.below(SLICE as u64 / 2) as usize).await,
-        _ => rig.until_published(host, rig.published() + 1 + dice.below(SLICE as u64 / 2) as usize).await,
+        2 => rig.until_ended(host, ended + 1 + dice.below(SLICE as u64 / 2) as usize).await,
+        _ => rig.until_published(host, published + 1 + dice.below(SLICE as u64 / 2) as usize).await,
     }
     // Not waited for anything: the moment itself is what is tried.
     tokio::time::sleep(std::time::Duration::from_millis(dice.below(400))).await;

@@ -290,10 +290,15 @@ impl Running {
         drop(self);
     }
 
+    /// Sends it a signal by name.
+    pub(super) fn signal(&self, name: &str) {
+        let id = self.child.lock().unwrap().id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
+    }
+
     /// SIGTERM; it must end by itself, with exit code 0.
     pub(super) async fn terminate(mut self) {
-        let id = self.child.lock().unwrap().id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        self.signal("TERM");
         let deadline = Instant::now() + PATIENCE;
         let status = loop {
             if let Some(status) = self.child.lock().unwrap().try_wait().unwrap() {
