@@ -10,6 +10,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::message::Headers;
 
+/// The longest key of an entry, index value, source key or name of these, in bytes: an index row must hold two of them.
+pub const KEY_BYTES_MAX: usize = 1_000;
+
 /// The identity of a plugin: the SHA-256 of its component.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest(pub [u8; 32]);

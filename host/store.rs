@@ -90,9 +90,6 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub trait Store: Schema + Leases + Inbox + Work + Reads + Settlements + Outputs + Plugins + Messages + Send + Sync {}
 impl<T: Schema + Leases + Inbox + Work + Reads + Settlements + Outputs + Plugins + Messages + Send + Sync> Store for T {}
 
-/// The longest key of an entry, index value, source key or name of these, in bytes: an index row must hold two of them.
-pub const KEY_BYTES_MAX: usize = 1_000;
-
 /// The event id of an output: the same however often the output is sent.
 pub fn event_id(message: Uuid, run: i32, ordinal: i32) -> Uuid {
     Uuid::new_v5(&message, format!("{run}/{ordinal}").as_bytes())

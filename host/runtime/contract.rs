@@ -4,10 +4,8 @@
 use uuid::Uuid;
 
 use super::log::{is_plain, plain};
-use crate::plugin::{Action, Binding, Description, Fault, Limits, Outcome, Output, Request, Wait, Write};
+use crate::plugin::{Action, Binding, Description, Fault, KEY_BYTES_MAX, Limits, Outcome, Output, Request, Wait, Write};
 
-/// Bytes of a key, collection, namespace or name.
-const KEY_BYTES_MAX: usize = 1 << 10;
 /// Bytes of a code.
 const CODE_BYTES_MAX: usize = 128;
 /// Bytes of a reason or note; more is cut.
@@ -311,7 +309,7 @@ mod tests {
     fn what_a_store_cannot_keep_is_refused() {
         breach(write("w", ""), "invalid-outcome", "is empty");
         breach(write("w", "a\0b"), "invalid-outcome", "zero character");
-        breach(write("w", &"k".repeat(1025)), "invalid-outcome", "1025 bytes, at most 1024");
+        breach(write("w", &"k".repeat(1001)), "invalid-outcome", "1001 bytes, at most 1000");
         breach(binding("not-a-uuid"), "invalid-outcome", "\"not-a-uuid\"");
         breach(binding("0b6e9c1c2d0d4f5e9a440d9f6b0a7c11"), "invalid-outcome", "36 characters");
         let version = Some(u64::MAX);
