@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::feed::Config;
-use crate::message::{Captured, FeedId, Position};
-use crate::source::{self, Source};
+use crate::message::{Captured, FeedId, NewMessage, Position};
+use crate::source::{self, Batch, Source};
 use crate::store::{self, Advance, Appended, Store};
 use crate::trouble::Pause;
 use route::Router;
@@ -91,56 +92,69 @@ impl Ingest {
         let positions = self.store.positions(self.feed).await?;
         source.open(&positions).await?;
         tracing::info!(feed = self.name, source = source.name(), partitions = positions.len(), "reading");
-        let mut next: BTreeMap<i32, i64> = positions.iter().map(|at| (at.partition, at.next_offset)).collect();
+        let mut stored: BTreeMap<i32, i64> = positions.iter().map(|at| (at.partition, at.next_offset)).collect();
+        // How far the source was read, which is beyond what is stored.
+        let mut read = stored.clone();
+        let mut coming = Coming::default();
         loop {
-            let batch = source.next(self.config.batch_rows_max, self.config.batch_bytes_max).await?;
-            let fresh: Vec<Captured> = batch
-                .messages
-                .into_iter()
-                .filter(|message| next.get(&message.partition).is_none_or(|next| message.offset >= *next))
-                .collect();
-            if !fresh.is_empty() && !self.append(fresh, router, &mut next, source).await? {
-                return self.lost(&next).await;
+            if !coming.is_ready() {
+                coming.take(self.next(source, &coming).await?, &mut read, router);
+                continue;
+            }
+            let (rows, advances, ended) = std::mem::take(&mut coming).finish().await;
+            coming.ended = ended;
+            let mut trouble = None;
+            // While a batch is on its way into the store, the next one is read and routed.
+            let appended = {
+                let append = self.append(&rows, &advances);
+                tokio::pin!(append);
+                loop {
+                    tokio::select! {
+                        appended = &mut append => break appended?,
+                        next = self.next(source, &coming), if trouble.is_none() && coming.has_room(&self.config) => match next {
+                            Ok(batch) => coming.take(batch, &mut read, router),
+                            Err(error) => trouble = Some(error),
+                        },
+                    }
+                }
+            };
+            if !appended {
+                return self.lost(&stored).await;
             }
             pause.reset();
-            if batch.ended {
+            stored.extend(advances.iter().map(|advance| (advance.partition, advance.next_offset)));
+            if !rows.is_empty() {
+                let at: Vec<Position> =
+                    stored.iter().map(|(partition, next)| Position { partition: *partition, next_offset: *next }).collect();
+                source.committed(&at);
+            }
+            if let Some(error) = trouble {
+                return Err(error);
+            }
+            if coming.ended && coming.rows == 0 {
                 return Ok(Step::Ended(Ended::SourceEnded));
             }
         }
     }
 
+    /// Reads what fits into the batch that is coming. Loses nothing when dropped.
+    async fn next(&self, source: &mut Box<dyn Source>, coming: &Coming) -> Result<Batch, Trouble> {
+        let rows = self.config.batch_rows_max.saturating_sub(coming.rows);
+        let bytes = self.config.batch_bytes_max.saturating_sub(coming.bytes);
+        Ok(source.next(rows, bytes).await?)
+    }
+
     /// Appends one batch; false: the store refused it.
-    async fn append(
-        &self,
-        batch: Vec<Captured>,
-        router: &Arc<Router>,
-        next: &mut BTreeMap<i32, i64>,
-        source: &mut Box<dyn Source>,
-    ) -> Result<bool, Trouble> {
-        let count = batch.len() as u64;
-        let mut ends: BTreeMap<i32, i64> = BTreeMap::new();
-        for message in &batch {
-            let end = ends.entry(message.partition).or_insert(i64::MIN);
-            *end = (*end).max(message.offset + 1);
+    async fn append(&self, rows: &[NewMessage], advances: &[Advance]) -> Result<bool, Trouble> {
+        if rows.is_empty() {
+            return Ok(true);
         }
-        let advances: Vec<Advance> = ends
-            .iter()
-            .map(|(partition, end)| Advance { partition: *partition, expected: next.get(partition).copied(), next_offset: *end })
-            .collect();
-        let router = router.clone();
-        let rows = tokio::task::spawn_blocking(move || batch.into_iter().map(|message| router.route(message)).collect::<Vec<_>>())
-            .await
-            .expect("routing does not panic");
-        match self.store.append(self.feed, self.epoch, &rows, &advances).await? {
+        match self.store.append(self.feed, self.epoch, rows, advances).await? {
             Appended::Fenced => Ok(false),
             Appended::Done { duplicates } => {
-                next.append(&mut ends);
-                self.count.fetch_add(count, Ordering::Relaxed);
+                self.count.fetch_add(rows.len() as u64, Ordering::Relaxed);
                 self.appended.notify_one();
-                tracing::debug!(feed = self.name, rows = count, duplicates, "appended");
-                let at: Vec<Position> =
-                    next.iter().map(|(partition, next)| Position { partition: *partition, next_offset: *next }).collect();
-                source.committed(&at);
+                tracing::debug!(feed = self.name, rows = rows.len(), duplicates, "appended");
                 Ok(true)
             }
         }
@@ -157,6 +171,68 @@ impl Ingest {
             tracing::warn!(feed = self.name, "another host has the feed");
             Ok(Step::Ended(Ended::Fenced))
         }
+    }
+}
+
+/// Rows that are routed on the spot: fewer are not worth a task.
+const ROUTED_HERE: usize = 32;
+
+/// The batch that is read while another one is on its way into the store.
+#[derive(Default)]
+struct Coming {
+    parts: Vec<Part>,
+    rows: usize,
+    bytes: usize,
+    advances: BTreeMap<i32, Advance>,
+    /// The source has ended.
+    ended: bool,
+}
+
+enum Part {
+    Routed(Vec<NewMessage>),
+    Routing(JoinHandle<Vec<NewMessage>>),
+}
+
+impl Coming {
+    /// Whether there is something to append, or nothing will come.
+    fn is_ready(&self) -> bool {
+        self.rows > 0 || self.ended
+    }
+
+    fn has_room(&self, config: &Config) -> bool {
+        !self.ended && self.rows < config.batch_rows_max && self.bytes < config.batch_bytes_max
+    }
+
+    /// Takes what was read, but for what was read before, and sends it to be routed.
+    fn take(&mut self, batch: Batch, read: &mut BTreeMap<i32, i64>, router: &Arc<Router>) {
+        self.ended = batch.ended;
+        let mut fresh = batch.messages;
+        fresh.retain(|message| read.get(&message.partition).is_none_or(|next| message.offset >= *next));
+        for Captured { partition, offset, .. } in &fresh {
+            let next_offset = offset + 1;
+            let fresh = || Advance { partition: *partition, expected: read.get(partition).copied(), next_offset };
+            let advance = self.advances.entry(*partition).or_insert_with(fresh);
+            advance.next_offset = advance.next_offset.max(next_offset);
+        }
+        read.extend(self.advances.values().map(|advance| (advance.partition, advance.next_offset)));
+        self.rows += fresh.len();
+        self.bytes += fresh.iter().map(Captured::size).sum::<usize>();
+        let router = router.clone();
+        let route = move || fresh.into_iter().map(|message| router.route(message)).collect::<Vec<_>>();
+        let few = self.rows < ROUTED_HERE;
+        self.parts.push(if few { Part::Routed(route()) } else { Part::Routing(tokio::task::spawn_blocking(route)) });
+    }
+
+    /// The whole batch, in the order in which it was read.
+    async fn finish(self) -> (Vec<NewMessage>, Vec<Advance>, bool) {
+        let mut rows = Vec::with_capacity(self.rows);
+        for part in self.parts {
+            rows.append(&mut match part {
+                Part::Routed(routed) => routed,
+                Part::Routing(routing) => routing.await.expect("routing does not panic"),
+            });
+        }
+        (rows, self.advances.into_values().collect(), self.ended)
     }
 }
 

@@ -127,7 +127,6 @@ impl House {
         let counts = translating.await.unwrap();
         let took = started.elapsed();
         assert_eq!(ingesting.await.unwrap().unwrap(), Ended::SourceEnded);
-        assert_eq!(counts.conflicts.load(Ordering::Relaxed), 0);
         tracing::debug!(settlements = counts.settlements.load(Ordering::Relaxed), "measured");
         took
     }
