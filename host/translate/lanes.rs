@@ -54,6 +54,15 @@ impl Lanes {
         self.lanes.get_mut(&(feed, lane))
     }
 
+    /// The messages of a lane above its cursor that are still in hand, in order.
+    pub fn running(&self, feed: FeedId, lane: i32) -> impl Iterator<Item = (i64, Seq)> + '_ {
+        let open = self.lanes.get(&(feed, lane)).into_iter().flat_map(|lane| &lane.open);
+        open.filter_map(|(n, open)| match open {
+            Open::Running(seq) => Some((*n, *seq)),
+            Open::Finished => None,
+        })
+    }
+
     /// Whether a lane is ours.
     pub fn has(&self, feed: FeedId, lane: i32) -> bool {
         self.lanes.contains_key(&(feed, lane))

@@ -36,9 +36,13 @@ impl Engine {
     }
 
     fn start_settlement(&mut self) {
-        self.first_finished = None;
+        let finished = self.take_settleable();
+        self.first_finished = (!self.finished.is_empty()).then(Instant::now);
+        if finished.is_empty() {
+            return;
+        }
         let (mut settled, mut runs) = (Vec::new(), Vec::new());
-        for Finished { run, settled: mut one, .. } in std::mem::take(&mut self.finished) {
+        for Finished { run, settled: mut one, .. } in finished {
             one.reads = reads(&run);
             settled.push(one);
             runs.push(run);
@@ -58,6 +62,40 @@ impl Engine {
             let result = settle(&store, &host, batch, &settlement).await;
             let _ = sender.send(Event::Settled(settlement, result));
         });
+    }
+
+    /// Takes what is to be settled now. What is finished behind a message of its lane that will be done in a moment stays for the next
+    /// settlement: else the cursor would pass that message, which costs it a row in `work` and its key a stop.
+    fn take_settleable(&mut self) -> Vec<Finished> {
+        let mut limits: HashMap<(FeedId, i32), Option<i64>> = HashMap::new();
+        for done in &self.finished {
+            let Place { feed, lane, n } = done.settled.place;
+            let soon = || self.lanes.running(feed, lane).find(|(_, seq)| self.is_brief(*seq)).map(|(n, _)| n);
+            let limit = limits.entry((feed, lane)).or_insert_with(soon);
+            // Others may have read what it wrote: then it settles before them, or with them.
+            let alone = done.settled.writes.is_empty() && done.settled.bindings.is_empty();
+            if !alone && !done.settled.had_work && limit.is_some_and(|limit| n > limit) {
+                *limit = None;
+            }
+        }
+        if limits.values().all(Option::is_none) {
+            return std::mem::take(&mut self.finished);
+        }
+        let stays = |done: &Finished| {
+            let Place { feed, lane, n } = done.settled.place;
+            !done.settled.had_work && limits[&(feed, lane)].is_some_and(|limit| n > limit)
+        };
+        let (kept, taken) = std::mem::take(&mut self.finished).into_iter().partition(stays);
+        self.finished = kept;
+        taken
+    }
+
+    /// Whether a message will be done in a moment, as far as one can tell: neither it nor the head of its key has asked for anything.
+    fn is_brief(&self, seq: Seq) -> bool {
+        let asks = |run: &Run| run.rounds > 0 || run.open > 0 || run.conflicts > 0;
+        let Some(run) = self.runs.get(&seq) else { return false };
+        let head = self.lanes.line(&run.key()).and_then(|chain| self.runs.get(chain.line.front()?));
+        !asks(run) && head.is_some_and(|head| !asks(head))
     }
 
     /// The lanes touched, each with its cursor before and its step.
