@@ -13,7 +13,7 @@ pub(super) const TABLE_ELEMENTS_MAX: usize = 1 << 16;
 /// Tables of one instance: the plugin's own and those of its adapters.
 pub(super) const TABLES_MAX: u32 = 8;
 /// Core instances of one plugin: its module, adapters, shims.
-pub(super) const CORE_INSTANCES_MAX: u32 = 16;
+pub(super) const CORE_INSTANCES_MAX: u32 = 64;
 /// Native stack of a guest; the threads that run guests have several times as much.
 pub(super) const STACK_BYTES_MAX: usize = 512 << 10;
 
@@ -49,7 +49,7 @@ fn pooled(settings: &Config) -> wasmtime::Config {
     let count = settings.instances_max.max(1);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(count)
-        .total_core_instances(count.saturating_mul(CORE_INSTANCES_MAX / 2))
+        .total_core_instances(count.saturating_mul(CORE_INSTANCES_MAX / 4))
         .total_memories(count)
         .total_tables(count.saturating_mul(TABLES_MAX / 2))
         .max_core_instances_per_component(CORE_INSTANCES_MAX)

@@ -199,7 +199,7 @@ impl Seen<'_> {
         let starts = |prefix: &str| unknown.iter().any(|import| import.starts_with(prefix));
         let advice = if starts("wasi:http") || starts("wasi:sockets") {
             "a translator has no network: return the need of a call to a configured endpoint, and build without HTTP and sockets \
-             (Rust: wasm32-unknown-unknown; componentize-js: --disable http)"
+             (Rust: wasm32-unknown-unknown; componentize-js: --disable http; componentize-py: --stub-wasi)"
         } else if starts("wasi:") {
             "this host gives an inert WASI 0.2 only; build for wasm32-unknown-unknown with \"tolk build\""
         } else {
