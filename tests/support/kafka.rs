@@ -42,7 +42,8 @@ impl Kafka {
 
     /// Makes a topic.
     pub async fn make_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
-        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        // Tests send old timestamps: half a minute after its start the broker would begin to delete what is older than a week.
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1)).set("retention.ms", "-1");
         let topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
         for made in self.admin().create_topics([&topic], &options()).await.unwrap() {
             made.unwrap();
