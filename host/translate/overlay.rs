@@ -162,6 +162,15 @@ impl Overlay {
         keys.iter().filter_map(patch).collect()
     }
 
+    /// Whether a settlement that is just committed holds the write that was seen and a later one of the same entry. Scans are told by the
+    /// store, for they were read at a settlement before; ids never change.
+    pub fn replaced(&self, seen: &Seen) -> bool {
+        let (Request::Entry { collection, key }, None) = (&seen.request, seen.at) else { return false };
+        let Some(stack) = self.entries.get(collection).and_then(|keys| keys.get(key)) else { return false };
+        let at = stack.iter().rposition(|pending| seen.cells.iter().any(|cell| cell.is(&pending.cell)));
+        at.is_some_and(|at| stack[at + 1..].iter().any(|pending| matches!(pending.cell.fate(), Fate::Settled(_))))
+    }
+
     /// Whether what was seen is not what is there now.
     pub fn outdated(&self, seen: &Seen) -> bool {
         if seen.cells.iter().any(|cell| cell.fate() == Fate::Dropped) {
@@ -242,6 +251,19 @@ mod tests {
         assert!(!overlay.outdated(&seen(Request::Entries(scan()), vec![], &[])), "an entry outside the range is none of its business");
         a.drop_writes();
         assert!(overlay.outdated(&seen(entry("z"), vec![a], &[])), "whoever read dropped writes runs again");
+    }
+
+    #[test]
+    fn a_write_that_its_own_settlement_replaced_is_told() {
+        let (mut overlay, a, b) = (Overlay::default(), Cell::default(), Cell::default());
+        overlay.apply(&[write("k", Some("1"), "p")], &[], &a);
+        overlay.apply(&[write("k", Some("2"), "p")], &[], &b);
+        let seen = |cell: &Cell| Seen { request: entry("k"), at: None, cells: vec![cell.clone()], keys: vec![] };
+        assert!(!overlay.replaced(&seen(&a)), "the later one may settle later");
+        a.settle(7);
+        assert!(!overlay.replaced(&seen(&a)));
+        b.settle(7);
+        assert!(overlay.replaced(&seen(&a)) && !overlay.replaced(&seen(&b)));
     }
 
     #[test]

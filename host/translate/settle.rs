@@ -235,9 +235,13 @@ impl Engine {
         self.parts.counts.messages.fetch_add(runs.len() as u64, Ordering::Relaxed);
         // Versions tell settlements apart, not the writes within one: who saw a write of this settlement that a later one of it replaced must
         // learn so now, while the overlay still knows.
+        runs.iter().for_each(|run| run.cell.settle(number));
         for run in self.runs.values_mut().filter(|run| !run.stale) {
-            run.stale = run.seen.iter().any(|seen| !seen.cells.is_empty() && self.overlay.outdated(seen));
+            run.stale = run.seen.iter().any(|seen| self.overlay.replaced(seen));
         }
+        let replaced = |done: &&Finished| done.run.seen.iter().any(|seen| self.overlay.replaced(seen));
+        let stale: HashSet<(Place, i32)> =
+            self.finished.iter().filter(replaced).map(|done| (done.settled.place, done.settled.run)).collect();
         let mut released: HashSet<BlockedKey> = HashSet::new();
         for (place, one) in running.iter().zip(&settlement.settled[runs.len()..]) {
             self.now_in_work(*place, one.work.clone());
@@ -249,7 +253,6 @@ impl Engine {
             }
         }
         for (run, one) in runs.into_iter().zip(settlement.settled) {
-            run.cell.settle(number);
             self.overlay.remove(&one.writes, &one.bindings, &run.cell);
             self.lanes.release(&one.place);
             let key = run.key();
@@ -278,6 +281,9 @@ impl Engine {
                 self.lanes.set_more_behind(key, false);
                 self.free(key);
             }
+        }
+        if !stale.is_empty() {
+            self.rerun(&stale);
         }
         self.ask_due |= woken > 0;
         self.parts.settled.send_replace(number);

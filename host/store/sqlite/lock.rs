@@ -46,6 +46,10 @@ impl Lock {
 
     /// Lets go.
     pub(super) fn release(&self) {
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if let Some(file) = self.held.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // Said outright: a child process that is just being started holds a copy of the handle for a moment, and closing ours would
+            // leave the lock with it.
+            let _ = file.unlock();
+        }
     }
 }
