@@ -177,7 +177,7 @@ async fn report(shell: &Shell, store: &dyn Store, progress: &Progress, took: Dur
     ))?;
     let config = config.display();
     shell.say(format!(
-        "\nTry next:\n  tolk --config {config} messages --status waiting\n  tolk --config {config} plugins --history\n  tolk --config {config} capture --feed {FEED} --table SIAMO.TILTAKDELTAKER --limit 5 -o captures.jsonl"
+        "\nTry next:\n  tolk --config {config} messages --status waiting\n  tolk --config {config} plugins --history\n  tolk --config {config} capture --feed {FEED} --table SIAMO.TILTAKDELTAKER --count 5 -o captures.jsonl"
     ))?;
     Ok(())
 }
