@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod breaker;
+mod canonical;
 pub mod client;
 pub mod config;
 pub mod template;
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::plugin::{Call, Response};
 
@@ -32,8 +34,9 @@ pub enum Called {
 /// Whoever answers calls: the configured endpoints, or a test's stubs.
 #[async_trait]
 pub trait Caller: Send + Sync {
-    /// Makes one call. Never panics, always returns within the endpoint's own time-outs.
-    async fn call(&self, call: &Call) -> Called;
+    /// Makes one call for `origin`: a message's id, or an order's. Equal calls of one origin carry the same idempotency key. Never panics,
+    /// always returns within the endpoint's own time-outs.
+    async fn call(&self, call: &Call, origin: Uuid) -> Called;
 }
 
 /// What is wrong with an endpoint's settings.
@@ -100,7 +103,7 @@ impl Endpoints {
 
 #[async_trait]
 impl Caller for Endpoints {
-    async fn call(&self, call: &Call) -> Called {
+    async fn call(&self, call: &Call, origin: Uuid) -> Called {
         let Some(endpoint) = self.by_name.get(&call.endpoint) else {
             let nearest = self.by_name.keys().max_by(|a, b| {
                 let near = |name: &str| strsim::jaro_winkler(name, &call.endpoint);
@@ -110,6 +113,6 @@ impl Caller for Endpoints {
             let reason = format!("no endpoint \"{}\" in the config ({advice}): add [endpoints.{}]", call.endpoint, call.endpoint);
             return Called::Wrong { reason };
         };
-        endpoint.call(call).await
+        endpoint.call(call, origin).await
     }
 }

@@ -8,8 +8,12 @@ use std::time::{Duration, Instant};
 use tolk::endpoint::config::Config;
 use tolk::endpoint::{Called, Caller, Endpoints};
 use tolk::plugin::{Call, Response};
+use uuid::Uuid;
 
 use crate::support::stub::{Reply, Stub};
+
+/// What the calls are made for.
+const ORIGIN: Uuid = Uuid::from_u128(7);
 
 /// Endpoints with one called `person`, from TOML beside its base URL.
 fn endpoints(base_url: &str, settings: &str) -> Endpoints {
@@ -57,7 +61,7 @@ async fn templates_fill_path_query_headers_and_body() {
     let settings = "method = \"post\"\npath = \"/v1/{id}/x?since={day}\"\nheaders = { \"X-Id\" = \"nr {id}\" }\nauth = { kind = \"bearer\", token = \"t0k\" }";
     let mut call = call(&[("day", "2024-01-01T00:00+01"), ("id", "a/../b")]);
     call.body = Some("{\"q\":1}".into());
-    let got = response(endpoints(&stub.url(), settings).call(&call).await);
+    let got = response(endpoints(&stub.url(), settings).call(&call, ORIGIN).await);
     assert_eq!((got.status, got.body.as_ref()), (200, "{\"ok\":true}".as_bytes()));
     assert!(got.headers.contains(&("x-trace".to_owned(), "7".to_owned())), "{:?}", got.headers);
     assert!(got.headers.iter().all(|(name, _)| name != "set-cookie"));
@@ -80,7 +84,7 @@ async fn a_wrong_call_names_endpoint_and_parameter_and_sends_nothing() {
         (call(&[("id", "..")]), ["\"person\"", "climb"]),
         (Call { endpoint: "persons".to_owned(), ..call(&[]) }, ["\"persons\"", "nearest is \"person\""]),
     ] {
-        let Called::Wrong { reason } = endpoints.call(&call).await else { panic!("{call:?} went out") };
+        let Called::Wrong { reason } = endpoints.call(&call, ORIGIN).await else { panic!("{call:?} went out") };
         assert!(words.iter().all(|word| reason.contains(word)), "{reason}");
     }
     assert_eq!(stub.count(), 0);
@@ -96,12 +100,12 @@ async fn statuses_are_answers_unless_they_are_retried() {
     })
     .await;
     let endpoints = endpoints(&stub.url(), "path = \"/\"");
-    assert_eq!(response(endpoints.call(&call(&[])).await).status, 404);
-    let (code, reason, after_ms) = failed(endpoints.call(&call(&[])).await);
+    assert_eq!(response(endpoints.call(&call(&[]), ORIGIN).await).status, 404);
+    let (code, reason, after_ms) = failed(endpoints.call(&call(&[]), ORIGIN).await);
     assert_eq!((code.as_str(), after_ms), ("remote-status", None));
     assert_eq!(reason, "endpoint \"person\": 503 Service Unavailable, body \"down\\r\\n\\u{1b}[31m\"");
-    assert_eq!(failed(endpoints.call(&call(&[])).await).2, Some(17_000));
-    assert_eq!(response(endpoints.call(&lenient()).await).status, 500);
+    assert_eq!(failed(endpoints.call(&call(&[]), ORIGIN).await).2, Some(17_000));
+    assert_eq!(response(endpoints.call(&lenient(), ORIGIN).await).status, 500);
 }
 
 #[tokio::test]
@@ -109,13 +113,13 @@ async fn a_body_pointer_that_resolves_fails_the_attempt() {
     let bodies = ["{\"errors\":null}", "{\"errors\":[]}", "{\"errors\":[{\"message\":\"no\"}]}", "not json", "{\"errors\":[1]}"];
     let stub = Stub::start(move |number, _| Reply::json(200, bodies[number])).await;
     let endpoints = endpoints(&stub.url(), "path = \"/graphql\"\nmethod = \"POST\"\nretry_pointers = [\"/errors\"]");
-    assert_eq!(response(endpoints.call(&call(&[])).await).status, 200);
-    assert_eq!(response(endpoints.call(&call(&[])).await).status, 200);
-    let (code, reason, _) = failed(endpoints.call(&call(&[])).await);
+    assert_eq!(response(endpoints.call(&call(&[]), ORIGIN).await).status, 200);
+    assert_eq!(response(endpoints.call(&call(&[]), ORIGIN).await).status, 200);
+    let (code, reason, _) = failed(endpoints.call(&call(&[]), ORIGIN).await);
     assert_eq!(code, "remote-body");
     assert!(reason.contains("/errors") && reason.contains("{\"message\":\"no\"}"), "{reason}");
-    assert_eq!(response(endpoints.call(&call(&[])).await).body, "not json");
-    assert_eq!(response(endpoints.call(&lenient()).await).body, bodies[4]);
+    assert_eq!(response(endpoints.call(&call(&[]), ORIGIN).await).body, "not json");
+    assert_eq!(response(endpoints.call(&lenient(), ORIGIN).await).body, bodies[4]);
 }
 
 #[tokio::test]
@@ -124,9 +128,9 @@ async fn redirects_are_not_followed() {
     let to = format!("{}/latest/meta-data", trap.url());
     let stub = Stub::start(move |_, _| Reply::json(302, "").with_header("location", &to)).await;
     let endpoints = endpoints(&stub.url(), "path = \"/\"");
-    let (code, reason, _) = failed(endpoints.call(&call(&[])).await);
+    let (code, reason, _) = failed(endpoints.call(&call(&[]), ORIGIN).await);
     assert!(code == "remote-redirect" && reason.contains("/latest/meta-data"), "{code}: {reason}");
-    assert_eq!(response(endpoints.call(&lenient()).await).status, 302);
+    assert_eq!(response(endpoints.call(&lenient(), ORIGIN).await).status, 302);
     assert_eq!(trap.count(), 0);
 }
 
@@ -137,14 +141,14 @@ async fn hangs_drips_and_resets_end_at_the_deadline() {
         let stub = Stub::start(move |_, _| reply.clone()).await;
         let endpoints = endpoints(&stub.url(), "path = \"/\"\ntimeout_ms = 150\nbackoff_ms = [700]");
         let start = Instant::now();
-        let (reason, after_ms) = away(endpoints.call(&lenient()).await);
+        let (reason, after_ms) = away(endpoints.call(&lenient(), ORIGIN).await);
         assert!(start.elapsed() < Duration::from_secs(5), "{what} took {:?}", start.elapsed());
         assert!(reason.contains("timeout_ms") && (700..=840).contains(&after_ms), "{what}: {reason}, {after_ms} ms");
     }
     let stub = Stub::start(|_, _| Reply::Reset).await;
-    away(endpoints(&stub.url(), "path = \"/\"").call(&call(&[])).await);
+    away(endpoints(&stub.url(), "path = \"/\"").call(&call(&[]), ORIGIN).await);
     let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let (reason, _) = away(endpoints(&format!("http://{nobody}"), "path = \"/{id}\"").call(&call(&[("id", "s3cret")])).await);
+    let (reason, _) = away(endpoints(&format!("http://{nobody}"), "path = \"/{id}\"").call(&call(&[("id", "s3cret")]), ORIGIN).await);
     assert!(reason.contains("refused") && !reason.contains("s3cret"), "{reason}");
 }
 
@@ -161,7 +165,7 @@ async fn bodies_are_capped() {
     for (reply, want) in replies {
         let what = format!("{reply:?}");
         let stub = Stub::start(move |_, _| reply.clone()).await;
-        let called = endpoints(&stub.url(), "path = \"/\"\nbody_bytes_max = 10000").call(&call(&[])).await;
+        let called = endpoints(&stub.url(), "path = \"/\"\nbody_bytes_max = 10000").call(&call(&[]), ORIGIN).await;
         match want {
             Some(code) => assert_eq!(failed(called).0, code, "{what}"),
             None => assert_eq!(response(called).body.len(), 10_000, "{what}"),
@@ -176,20 +180,20 @@ async fn the_breaker_opens_and_one_probe_closes_it() {
     let stub = Stub::start(move |_, _| if is_up.load(Ordering::SeqCst) { Reply::json(200, "{}") } else { Reply::json(500, "{}") }).await;
     let endpoints = endpoints(&stub.url(), "path = \"/\"\nbreaker_failures = 3\nbreaker_open_ms = 60000");
     for _ in 0..3 {
-        failed(endpoints.call(&call(&[])).await);
+        failed(endpoints.call(&call(&[]), ORIGIN).await);
     }
-    let (reason, after_ms) = away(endpoints.call(&call(&[])).await);
+    let (reason, after_ms) = away(endpoints.call(&call(&[]), ORIGIN).await);
     assert!(reason.contains("breaker is open after 3 failures") && (50_000..=72_000).contains(&after_ms), "{reason}, {after_ms} ms");
-    away(endpoints.call(&lenient()).await);
+    away(endpoints.call(&lenient(), ORIGIN).await);
     assert_eq!(stub.count(), 3, "nothing goes out while it is open");
     let state = &endpoints.states()[0];
     assert_eq!((state.endpoint.as_str(), state.breaker, state.failures, state.calls), ("person", "open", 3, 0));
     assert!(state.probe_after_ms.is_some());
 
     let endpoints = self::endpoints(&stub.url(), "path = \"/\"\nbreaker_failures = 1\nbreaker_open_ms = 1");
-    failed(endpoints.call(&call(&[])).await);
+    failed(endpoints.call(&call(&[]), ORIGIN).await);
     up.store(true, Ordering::SeqCst);
-    while !matches!(endpoints.call(&call(&[])).await, Called::Response(_)) {
+    while !matches!(endpoints.call(&call(&[]), ORIGIN).await, Called::Response(_)) {
         tokio::task::yield_now().await;
     }
     let state = &endpoints.states()[0];
@@ -200,15 +204,15 @@ async fn the_breaker_opens_and_one_probe_closes_it() {
 async fn only_one_probe_is_under_way() {
     let stub = Stub::start(|number, _| if number == 0 { Reply::json(500, "{}") } else { Reply::Hang }).await;
     let endpoints = Arc::new(endpoints(&stub.url(), "path = \"/\"\nbreaker_failures = 1\nbreaker_open_ms = 1\ntimeout_ms = 20000"));
-    failed(endpoints.call(&call(&[])).await);
+    failed(endpoints.call(&call(&[]), ORIGIN).await);
     let prober = endpoints.clone();
     let probe = tokio::spawn(async move {
         loop {
-            prober.call(&call(&[])).await;
+            prober.call(&call(&[]), ORIGIN).await;
         }
     });
     stub.reached(2).await;
-    assert!(away(endpoints.call(&call(&[])).await).0.contains("probe is under way"));
+    assert!(away(endpoints.call(&call(&[]), ORIGIN).await).0.contains("probe is under way"));
     assert_eq!(endpoints.states()[0].breaker, "probing");
     probe.abort();
     assert!(probe.await.unwrap_err().is_cancelled());
@@ -224,7 +228,7 @@ async fn concurrency_is_limited_and_a_full_endpoint_sends_away() {
     let calls: Vec<_> = (0..5)
         .map(|_| {
             let endpoints = endpoints.clone();
-            tokio::spawn(async move { endpoints.call(&call(&[])).await })
+            tokio::spawn(async move { endpoints.call(&call(&[]), ORIGIN).await })
         })
         .collect();
     stub.reached(2).await;
@@ -236,13 +240,13 @@ async fn concurrency_is_limited_and_a_full_endpoint_sends_away() {
     let holder = busy.clone();
     let holding = tokio::spawn(async move {
         loop {
-            holder.call(&call(&[])).await;
+            holder.call(&call(&[]), ORIGIN).await;
         }
     });
     stub.reached(3).await;
     let mut reasons = Vec::new();
     for _ in 0..4 {
-        reasons.push(away(busy.call(&call(&[])).await).0);
+        reasons.push(away(busy.call(&call(&[]), ORIGIN).await).0);
     }
     assert!(reasons.iter().any(|reason| reason.contains("concurrency_max") || reason.contains("timeout_ms")), "{reasons:?}");
     holding.abort();
@@ -271,7 +275,7 @@ async fn tokens_are_fetched_once_renewed_and_replaced_when_refused() {
     let calls: Vec<_> = (0..10)
         .map(|_| {
             let endpoints = endpoints.clone();
-            tokio::spawn(async move { endpoints.call(&call(&[])).await })
+            tokio::spawn(async move { endpoints.call(&call(&[]), ORIGIN).await })
         })
         .collect();
     for call in calls {
@@ -282,7 +286,7 @@ async fn tokens_are_fetched_once_renewed_and_replaced_when_refused() {
     let body = String::from_utf8(form.body).unwrap();
     assert_eq!(body, "grant_type=client_credentials&client_id=me&client_secret=p%26w&scope=api%3A%2F%2Fx%2F.default");
     refuse_first.store(true, Ordering::SeqCst);
-    assert_eq!(response(endpoints.call(&call(&[])).await).status, 200);
+    assert_eq!(response(endpoints.call(&call(&[]), ORIGIN).await).status, 200);
     assert_eq!(tokens.load(Ordering::SeqCst), 2);
     assert_eq!(stub.requests().last().unwrap().header("authorization"), Some("Bearer t1"));
 }
@@ -300,7 +304,7 @@ async fn a_token_at_its_end_is_fetched_anew() {
     );
     let endpoints = endpoints(&stub.url(), &auth);
     for _ in 0..2 {
-        assert_eq!(response(endpoints.call(&call(&[])).await).status, 200);
+        assert_eq!(response(endpoints.call(&call(&[]), ORIGIN).await).status, 200);
     }
     let sent: Vec<_> = stub.requests().iter().filter_map(|request| request.header("authorization").map(str::to_owned)).collect();
     assert_eq!(sent, ["Bearer t0", "Bearer t2"]);
@@ -313,7 +317,7 @@ async fn without_a_token_the_endpoint_is_away_and_no_secret_is_told() {
         "path = \"/\"\nauth = {{ kind = \"client-credentials\", token_url = \"{}/token\", client_id = \"me\", client_secret = \"p4ss\" }}",
         stub.url()
     );
-    let (reason, _) = away(endpoints(&stub.url(), &auth).call(&call(&[])).await);
+    let (reason, _) = away(endpoints(&stub.url(), &auth).call(&call(&[]), ORIGIN).await);
     assert!(reason.contains("invalid_client") && !reason.contains("p4ss"), "{reason}");
     assert!(stub.requests().iter().all(|request| request.path == "/token"));
 }
@@ -331,5 +335,29 @@ fn wrong_settings_name_their_key() {
         let config: Config = toml::from_str(&format!("base_url = \"http://localhost\"\n{settings}")).unwrap();
         let error = Endpoints::new(&BTreeMap::from([("person".to_owned(), config)])).err().unwrap().to_string();
         assert!(error.contains(key), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_idempotency_key_is_the_same_at_every_attempt_of_a_call() {
+    let stub = Stub::start(|_, _| Reply::json(200, "{}")).await;
+    let post = endpoints(&stub.url(), "method = \"POST\"\npath = \"/{a}/{b}\"");
+    let (one, swapped, other) = (call(&[("a", "1"), ("b", "2")]), call(&[("b", "2"), ("a", "1")]), call(&[("a", "2"), ("b", "2")]));
+    for (call, origin) in [(&one, 1), (&swapped, 1), (&one, 2), (&other, 1)] {
+        response(post.call(call, Uuid::from_u128(origin)).await);
+    }
+    let keys: Vec<_> = stub.requests().iter().map(|request| request.header("idempotency-key").unwrap().to_owned()).collect();
+    assert!(Uuid::try_parse(&keys[0]).is_ok(), "{keys:?}");
+    assert_eq!(keys[0], keys[1]);
+    assert!(keys[2] != keys[0] && keys[3] != keys[0] && keys[2] != keys[3], "{keys:?}");
+    for (settings, there) in [
+        ("path = \"/\"", false),
+        ("path = \"/\"\nidempotency_key = true", true),
+        ("path = \"/\"\nmethod = \"PUT\"", true),
+        ("path = \"/\"\nmethod = \"POST\"\nsafe = true", false),
+        ("path = \"/\"\nmethod = \"POST\"\nidempotency_key = false", false),
+    ] {
+        response(endpoints(&stub.url(), settings).call(&call(&[]), ORIGIN).await);
+        assert_eq!(stub.requests().last().unwrap().header("idempotency-key").is_some(), there, "{settings}");
     }
 }

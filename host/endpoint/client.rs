@@ -10,12 +10,13 @@ use bytes::{Bytes, BytesMut};
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, LOCATION, RETRY_AFTER, SET_COOKIE};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 use super::auth::{Auth, Credentials};
 use super::breaker::{Breaker, Leave, Seen};
 use super::config::Config;
 use super::template::{Template, UrlTemplate};
-use super::{Called, Error, State};
+use super::{Called, Error, State, canonical};
 use crate::plugin::{Call, Response};
 
 /// Bytes of a body that a reason shows.
@@ -24,6 +25,9 @@ const BODY_SHOWN: usize = 200;
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 /// Headers that the connection or the body decides; templates may not.
 const HEADERS_REFUSED: [&str; 5] = ["host", "content-length", "transfer-encoding", "connection", "accept-encoding"];
+
+/// The header that tells a server which requests are one and the same.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// An endpoint, ready to be called.
 pub struct Endpoint {
@@ -38,6 +42,7 @@ pub struct Endpoint {
     retry_pointers: Vec<String>,
     backoff_ms: Vec<u64>,
     body_bytes_max: usize,
+    idempotency_key: bool,
     concurrency_max: usize,
     permits: Semaphore,
     breaker: Breaker,
@@ -76,12 +81,17 @@ impl Endpoint {
         let method = Method::from_bytes(config.method.to_ascii_uppercase().as_bytes())
             .map_err(|_| wrong("method", format!("\"{}\" is no method", config.method)))?;
         let url = UrlTemplate::parse(&config.base_url, &config.path).map_err(|(key, reason)| wrong(key, reason))?;
+        let changes = !method.is_safe() && !config.safe;
+        let idempotency_key = config.idempotency_key.unwrap_or(changes);
         let mut headers = Vec::new();
         for (header, template) in &config.headers {
             let key = format!("headers.{header}");
             let parsed: HeaderName = header.parse().map_err(|_| wrong(&key, format!("\"{header}\" is no header name")))?;
             if HEADERS_REFUSED.contains(&parsed.as_str()) {
                 return Err(wrong(&key, "the host sets this header itself: remove it".to_owned()));
+            }
+            if parsed == IDEMPOTENCY_KEY && idempotency_key {
+                return Err(wrong(&key, "the host sets this header itself: remove it, or set idempotency_key = false".to_owned()));
             }
             headers.push((parsed, Template::parse(template).map_err(|reason| wrong(&key, reason))?));
         }
@@ -112,6 +122,7 @@ impl Endpoint {
             retry_pointers: config.retry_pointers.clone(),
             backoff_ms: config.backoff_ms.clone(),
             body_bytes_max: config.body_bytes_max,
+            idempotency_key,
             concurrency_max: config.concurrency_max,
             permits: Semaphore::new(config.concurrency_max.min(Semaphore::MAX_PERMITS)),
             breaker: Breaker::new(config.breaker_failures, Duration::from_millis(config.breaker_open_ms)),
@@ -120,8 +131,8 @@ impl Endpoint {
     }
 
     /// Makes one call: at most one time-out for a free place, and one for the call itself.
-    pub async fn call(&self, call: &Call) -> Called {
-        let (request, may_repeat) = match self.request(call) {
+    pub async fn call(&self, call: &Call, origin: Uuid) -> Called {
+        let (request, may_repeat) = match self.request(call, origin) {
             Ok(built) => built,
             Err(reason) => return Called::Wrong { reason: format!("endpoint \"{}\": {reason}", self.name) },
         };
@@ -159,8 +170,11 @@ impl Endpoint {
         State { endpoint: self.name.clone(), breaker, failures, probe_after_ms, calls }
     }
 
-    fn request(&self, call: &Call) -> Result<(RequestBuilder, Option<RequestBuilder>), String> {
+    fn request(&self, call: &Call, origin: Uuid) -> Result<(RequestBuilder, Option<RequestBuilder>), String> {
         let mut request = self.client.request(self.method.clone(), self.url.fill(&call.params)?);
+        if self.idempotency_key {
+            request = request.header(IDEMPOTENCY_KEY, canonical::key(call, origin).to_string());
+        }
         let mut typed = false;
         for (name, template) in &self.headers {
             typed |= name == CONTENT_TYPE;

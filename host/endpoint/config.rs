@@ -46,6 +46,10 @@ pub struct Config {
     /// Bytes of a body, after decompression.
     #[serde(default = "default_body_bytes_max")]
     pub body_bytes_max: usize,
+    /// Whether requests carry an `Idempotency-Key`, the same at every try and attempt of one call of a message. Without this, they do where
+    /// the method may change something (not GET, HEAD, OPTIONS, TRACE) and `safe` does not say otherwise.
+    #[serde(default)]
+    pub idempotency_key: Option<bool>,
     /// Whether shadows and dry runs may call it: it changes nothing.
     #[serde(default)]
     pub safe: bool,

@@ -47,8 +47,9 @@ impl Engine {
 
     fn call(&self, seq: Seq, call: Call) {
         let (caller, sender) = (self.parts.caller.clone(), self.sender.clone());
+        let origin = self.runs[&seq].message.id;
         tokio::spawn(async move {
-            let called = caller.call(&call).await;
+            let called = caller.call(&call, origin).await;
             let _ = sender.send(Event::Called(seq, call, called));
         });
     }

@@ -19,6 +19,7 @@ use tolk::runtime::{self, Runtime};
 use tolk::store::{self, Activation, Advance, Appended, Clock, Filter, Host, LaneLease, MessageStatus, OutputCursor, Store, Wanted};
 use tolk::translate::engine::{Counts, Engine, Intake, Parts};
 use tolk::translate::run::Feed;
+use uuid::Uuid;
 
 use super::guests;
 
@@ -42,7 +43,7 @@ pub struct Stub {
 
 #[async_trait]
 impl Caller for Stub {
-    async fn call(&self, call: &Call) -> Called {
+    async fn call(&self, call: &Call, _origin: Uuid) -> Called {
         let item = call.params.first().map(|(_, value)| value.clone()).unwrap_or_default();
         self.calls.lock().unwrap().push(item.clone());
         let away = || Called::Away { reason: "no stub".to_owned(), after_ms: 1_000 };
