@@ -59,12 +59,16 @@ impl Exit {
     }
 }
 
+/// What `tolk --version` says: a build that a test can make fail says so.
+const VERSION: &str =
+    if crate::faults::ON { concat!(env!("CARGO_PKG_VERSION"), " with faults, for tests alone") } else { env!("CARGO_PKG_VERSION") };
+
 const AFTER_HELP: &str = "\
 Exit codes: 0 done, 1 findings, 2 usage or config, 3 environment (database, broker, files), 4 refused by policy.";
 
 /// Persists every message and translates it in sandboxed WebAssembly plugins.
 #[derive(Parser)]
-#[command(name = "tolk", version, after_help = AFTER_HELP, arg_required_else_help = true, subcommand_required = true, disable_help_subcommand = true)]
+#[command(name = "tolk", version = VERSION, after_help = AFTER_HELP, arg_required_else_help = true, subcommand_required = true, disable_help_subcommand = true)]
 struct Cli {
     /// The config file
     #[arg(

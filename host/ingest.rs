@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::faults;
 use crate::feed::Config;
 use crate::message::{Captured, FeedId, NewMessage, Position};
 use crate::source::{self, Batch, Source};
@@ -89,8 +90,10 @@ impl Ingest {
     }
 
     async fn read(&self, source: &mut Box<dyn Source>, router: &Arc<Router>, pause: &mut Pause) -> Result<Step, Trouble> {
-        let positions = self.store.positions(self.feed).await?;
+        let mut positions = self.store.positions(self.feed).await?;
+        positions.retain(|_| !faults::mutant("group-offsets"));
         source.open(&positions).await?;
+        faults::step("ingest", "opened").await;
         tracing::info!(feed = self.name, source = source.name(), partitions = positions.len(), "reading");
         let mut stored: BTreeMap<i32, i64> = positions.iter().map(|at| (at.partition, at.next_offset)).collect();
         // How far the source was read, which is beyond what is stored.
@@ -103,6 +106,7 @@ impl Ingest {
             }
             let (rows, advances, ended) = std::mem::take(&mut coming).finish().await;
             coming.ended = ended;
+            faults::step("ingest", "polled").await;
             let mut trouble = None;
             // While a batch is on its way into the store, the next one is read and routed.
             let appended = {
@@ -121,6 +125,7 @@ impl Ingest {
             if !appended {
                 return self.lost(&stored).await;
             }
+            faults::step("ingest", "appended").await;
             pause.reset();
             stored.extend(advances.iter().map(|advance| (advance.partition, advance.next_offset)));
             if !rows.is_empty() {
@@ -149,6 +154,7 @@ impl Ingest {
         if rows.is_empty() {
             return Ok(true);
         }
+        let advances = if faults::mutant("group-offsets") { &[] } else { advances };
         match self.store.append(self.feed, self.epoch, rows, advances).await? {
             Appended::Fenced => Ok(false),
             Appended::Done { duplicates } => {

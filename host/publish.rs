@@ -98,6 +98,7 @@ impl Publish {
         let blocked: HashSet<Option<Bytes>> = self.store.parked_keys(target).await?.into_iter().collect();
         let (sendable, mut parked) = part(rows, &blocked);
         let sent = self.sink.send(target, &sendable).await;
+        crate::faults::step("publish", "sent").await;
         let (done, away) = judge(&sendable, &sent, cursor, &mut parked);
         let last = match &away {
             Some(_) => done,

@@ -26,7 +26,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("tracing_subscriber", &["host/telemetry"]),
 ];
 
-const NOUNS: &[&str] = &["message", "plugin", "feed", "trouble"];
+const NOUNS: &[&str] = &["message", "plugin", "feed", "trouble", "faults"];
 const ALL_ROOMS: &[&str] = &["store", "source", "sink", "endpoint", "runtime", "registry"];
 
 /// What each module of the house may use beside itself and the nouns. Doors (`cli`, `admin`) and `lib`, `main` may use everything.
@@ -35,6 +35,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("feed", &[]),
     ("plugin", &[]),
     ("trouble", &[]),
+    ("faults", &[]),
     ("store", &[]),
     ("source", &[]),
     ("endpoint", &[]),

@@ -279,6 +279,7 @@ async fn translate(
                 tokio::time::sleep(poll).await;
                 continue;
             }
+            crate::faults::step("translate", "owned").await;
         }
         if engine.turn(&hints.appended, poll).await {
             hints.idle.fetch_add(1, Ordering::SeqCst);

@@ -55,6 +55,7 @@ impl KafkaSink {
                 }
             }
         }
+        crate::faults::step("sink", "enqueued").await;
         batch.reports().await
     }
 

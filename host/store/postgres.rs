@@ -128,9 +128,10 @@ type Try<T> = std::result::Result<T, Trouble>;
 macro_rules! retried {
     ($store:expr, $verb:literal, $once:expr) => {{
         let mut tries = 0;
+        $store.fault($verb, "begin").await?;
         loop {
             match $once.await {
-                Ok(done) => break Ok(done),
+                Ok(done) => break $store.fault($verb, "done").await.map(|()| done),
                 Err(trouble) => $store.again($verb, trouble, &mut tries).await?,
             }
         }
@@ -165,6 +166,11 @@ impl Postgres {
             return Ok(());
         }
         Err(self.error(verb, error).await)
+    }
+
+    /// Where a test lets a verb fail.
+    async fn fault(&self, verb: &'static str, when: &'static str) -> Result<()> {
+        crate::faults::point(verb, when).await.map_err(|error| Error::Away { place: self.place.clone(), source: error.into() })
     }
 
     /// The error of a verb as the rest of the house knows it.
@@ -246,6 +252,12 @@ fn is_away(error: &sqlx::Error) -> bool {
         }),
         _ => false,
     }
+}
+
+/// Commits.
+async fn commit(transaction: sqlx::PgTransaction<'_>, verb: &'static str) -> sqlx::Result<()> {
+    crate::faults::point(verb, "commit").await?;
+    transaction.commit().await
 }
 
 /// Lanes as the two arrays that SQL takes.

@@ -83,17 +83,26 @@ impl Sqlite {
 
     /// Begins a transaction that holds the write lock.
     async fn write(&self, verb: &'static str) -> Result<Transaction<'static, Database>> {
+        self.fault(verb, "begin").await?;
         self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(self.failed(verb))
     }
 
     /// Begins a transaction that sees one state.
     async fn read_one_state(&self, verb: &'static str) -> Result<Transaction<'static, Database>> {
+        self.fault(verb, "begin").await?;
         self.readers.begin().await.map_err(self.failed(verb))
     }
 
     /// Commits.
     async fn commit(&self, transaction: Transaction<'static, Database>, verb: &'static str) -> Result<()> {
-        transaction.commit().await.map_err(self.failed(verb))
+        self.fault(verb, "commit").await?;
+        transaction.commit().await.map_err(self.failed(verb))?;
+        self.fault(verb, "done").await
+    }
+
+    /// Where a test lets a verb fail.
+    async fn fault(&self, verb: &'static str, when: &'static str) -> Result<()> {
+        crate::faults::point(verb, when).await.map_err(|error| self.failed(verb)(error.into()))
     }
 
     fn failed(&self, verb: &'static str) -> impl Fn(sqlx::Error) -> Error {

@@ -58,7 +58,7 @@ impl Engine {
         if behind {
             return;
         }
-        if blocks {
+        if blocks && !crate::faults::mutant("no-parking") {
             self.lanes.set_blocked(key, true);
             let mut line = self.lanes.drain(&key);
             line.retain(|other| *other != seq);

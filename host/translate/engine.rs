@@ -381,6 +381,11 @@ impl Engine {
             if place.n != lane.read + 1 {
                 continue;
             }
+            let key = BlockedKey { feed: place.feed, lane: place.lane, key_hash: message.key_hash };
+            if crate::faults::mutant("limit-before-filter") && self.lanes.held_back(&key) {
+                continue;
+            }
+            let Some(lane) = self.lanes.get(place.feed, place.lane) else { continue };
             busy.insert((place.feed, place.lane));
             let seq = self.next_seq;
             self.next_seq += 1;

@@ -142,7 +142,10 @@ impl Engine {
                             None
                         } else {
                             let translator = &work.active.translator;
-                            Some(translator.translate(instances, &work.message, &work.feed.name, &work.context))
+                            crate::faults::here("guest", "begin");
+                            let result = translator.translate(instances, &work.message, &work.feed.name, &work.context);
+                            crate::faults::here("guest", "done");
+                            Some(result)
                         };
                         ended |= !matches!(
                             &result,

@@ -85,6 +85,9 @@ impl Reader {
         reader.partitions = reader.count_partitions()?;
         // Offset 0 was never passed: it is the beginning, wherever retention has moved that by now.
         reader.next = reader.plan.positions.iter().filter(|at| at.next_offset > 0).map(|at| (at.partition, at.next_offset)).collect();
+        if crate::faults::mutant("group-offsets") {
+            reader.next = reader.group_offsets();
+        }
         reader.check_positions()?;
         reader.consumer.assign(&reader.list(0)).map_err(|error| reader.away(error.to_string()))?;
         Ok(reader)
@@ -281,6 +284,15 @@ impl Reader {
         if let Err(error) = self.consumer.commit(&list, CommitMode::Async) {
             tracing::debug!(feed = self.plan.feed, %error, "group offsets are not committed");
         }
+    }
+
+    /// What the group has committed, which no guard of ours trusts: a mutant does.
+    fn group_offsets(&self) -> BTreeMap<i32, i64> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_range(&self.plan.topic, 0, self.partitions - 1);
+        let committed = self.consumer.committed_offsets(list, ASK_TIMEOUT).unwrap_or_default();
+        let known = committed.elements().into_iter().filter_map(|at| Some((at.partition(), at.offset().to_raw()?)));
+        known.filter(|(_, offset)| *offset > 0).collect()
     }
 
     fn away(&self, reason: String) -> Error {

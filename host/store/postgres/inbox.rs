@@ -56,6 +56,7 @@ impl Postgres {
             transaction.rollback().await?;
             return Ok(Appended::Fenced);
         };
+        crate::faults::point("append messages", "fenced").await.map_err(sqlx::Error::from)?;
         let duplicates = duplicates(&mut transaction, feed, rows).await?;
         let mut numbers = Vec::with_capacity(rows.len());
         for row in rows {
@@ -73,7 +74,7 @@ impl Postgres {
                 insert(&mut transaction, &batch, rows).await?;
             }
         }
-        transaction.commit().await?;
+        super::commit(transaction, "append messages").await?;
         Ok(Appended::Done { duplicates: duplicates.len() })
     }
 

@@ -41,7 +41,7 @@ impl Postgres {
         .await?;
         let rows: Vec<(String, i32, i32)> =
             sqlx::query_as("SELECT name, id, lanes FROM feed WHERE name = ANY($1)").bind(&names).fetch_all(&mut *transaction).await?;
-        transaction.commit().await?;
+        super::commit(transaction, "register feeds and targets").await?;
         let known: HashMap<String, (FeedId, u16)> =
             rows.into_iter().map(|(name, id, lanes)| (name, (FeedId(id), u16::try_from(lanes).unwrap_or(u16::MAX)))).collect();
         let missing = |name: &str| Error::Corrupt(format!("feed {name} is not there after it was registered"));
@@ -129,7 +129,7 @@ impl Postgres {
         .execute(&mut *transaction)
         .await?;
         let owned = owned(&mut transaction, host.id).await?;
-        transaction.commit().await?;
+        super::commit(transaction, "claim lanes").await?;
         Ok(owned)
     }
 
@@ -168,7 +168,7 @@ impl Postgres {
         ] {
             sqlx::query(sql).bind(host.id).execute(&mut *transaction).await?;
         }
-        transaction.commit().await?;
+        super::commit(transaction, "leave").await?;
         Ok(())
     }
 
@@ -187,7 +187,7 @@ impl Postgres {
             .bind(feed.0)
             .execute(&mut *transaction)
             .await?;
-        transaction.commit().await?;
+        super::commit(transaction, "release lanes").await?;
         Ok(())
     }
 }

@@ -118,7 +118,7 @@ impl Postgres {
         let mut transaction = connection.begin().await?;
         plan_freely(&mut transaction).await?;
         let rows = filtered(status_columns!(), filter).build().persistent(false).fetch_all(&mut *transaction).await?;
-        transaction.commit().await?;
+        super::commit(transaction, "list messages").await?;
         rows.iter().map(|row| status_row(row, 0)).collect()
     }
 
@@ -129,7 +129,7 @@ impl Postgres {
         let mut transaction = connection.begin().await?;
         plan_freely(&mut transaction).await?;
         let rows = filtered(columns, &filter).build().persistent(false).fetch_all(&mut *transaction).await?;
-        transaction.commit().await?;
+        super::commit(transaction, "read messages").await?;
         let mut tables = Tables::default();
         rows.iter().map(|row| Ok((tables.message_at(row, STATUS_COLUMNS)?, status_row(row, 0)?))).collect()
     }
@@ -208,7 +208,7 @@ impl Postgres {
         .persistent(false)
         .fetch_all(&mut *transaction)
         .await?;
-        transaction.commit().await?;
+        super::commit(transaction, "count messages").await?;
         let count = |row: &PgRow| {
             let code: i32 = row.try_get(2)?;
             let status = i16::try_from(code).ok().and_then(Status::from_code);
@@ -231,7 +231,7 @@ impl Postgres {
         .persistent(false)
         .fetch_all(&mut *transaction)
         .await?;
-        transaction.commit().await?;
+        super::commit(transaction, "count outputs").await?;
         Ok(rows)
     }
 
@@ -256,7 +256,7 @@ impl Postgres {
         effects::store_entries(&mut transaction, number, &changes).await?;
         effects::store_bindings(&mut transaction, number, &new).await?;
         effects::wake(&mut transaction, now_ms, changes.touched.keys()).await?;
-        transaction.commit().await?;
+        super::commit(transaction, "write entries").await?;
         Ok(())
     }
 

@@ -126,7 +126,7 @@ impl Postgres {
             .execute(&mut *transaction)
             .await?;
         }
-        transaction.commit().await?;
+        super::commit(transaction, "move the target's cursor").await?;
         Ok(true)
     }
 

@@ -103,7 +103,7 @@ impl Postgres {
         .bind(id)
         .execute(&mut *transaction)
         .await?;
-        transaction.commit().await?;
+        super::commit(transaction, "activate").await?;
         Ok(id)
     }
 
@@ -117,7 +117,7 @@ impl Postgres {
         )
         .fetch_all(&mut *transaction)
         .await?;
-        transaction.commit().await?;
+        super::commit(transaction, "read what is active").await?;
         Ok((revision, rows.iter().map(activation).collect::<Try<Vec<_>>>()?))
     }
 

@@ -69,7 +69,7 @@ impl Postgres {
         read_indexed(&mut transaction, &kinds.indexed, &mut found).await?;
         read_ids(&mut transaction, &kinds.ids, &mut found).await?;
         read_keys(&mut transaction, &kinds.keys, &mut found).await?;
-        transaction.commit().await?;
+        super::commit(transaction, "read entries").await?;
         Ok(Snapshot { at, found })
     }
 }

@@ -57,7 +57,7 @@ impl Postgres {
             .await?;
             applied.push(migration.name.to_owned());
         }
-        transaction.commit().await?;
+        super::commit(transaction, "migrate").await?;
         let _closed = connection.close().await;
         Ok(applied)
     }

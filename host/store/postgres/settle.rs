@@ -12,6 +12,7 @@ use super::copy::copy;
 use super::release::{self, Places};
 use super::text::stored;
 use super::{Postgres, Try, effects, retried, validate};
+use crate::faults;
 use crate::message::FeedId;
 use crate::plugin::Output;
 use crate::store::changes::Changes;
@@ -19,6 +20,17 @@ use crate::store::{Error, Host, LaneStep, Result, Settled, Settlement, Settlemen
 
 const OUTPUT_COLUMNS: &str =
     "target, position, batch, n, feed, lane, run, ordinal, activation, version, message, size, action, key, headers, payload";
+
+/// Takes the guard and the next number.
+const NUMBER: &str = "WITH guard AS (UPDATE settlement_guard SET number = number + 1 RETURNING number,
+     coalesce($3, (extract(epoch FROM clock_timestamp()) * 1000)::bigint) AS at_ms)
+   INSERT INTO settlement (number, batch, host, at_ms) SELECT number, coalesce($1, -number), $2, at_ms FROM guard
+   RETURNING number, at_ms";
+/// A mutant's: numbers that grow, but not in the order of commits, as those of a sequence do.
+const NUMBER_BY_TIME: &str = "WITH guard AS (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS number,
+     coalesce($3, (extract(epoch FROM clock_timestamp()) * 1000)::bigint) AS at_ms)
+   INSERT INTO settlement (number, batch, host, at_ms) SELECT number, coalesce($1, -number), $2, at_ms FROM guard
+   RETURNING number, at_ms";
 
 /// An output with the message it belongs to and the numbers it gets.
 struct Outgoing<'a> {
@@ -50,13 +62,15 @@ impl Postgres {
         let mut connection = self.pool().await?.acquire().await?;
         let mut transaction = connection.begin().await?;
         self.store_outputs(&mut transaction, batch, settled, &targets).await?;
+        faults::point("settle", "outputs").await.map_err(sqlx::Error::from)?;
         let (number, now_ms) = self.number(&mut transaction, host.id, Some(batch)).await?;
         let fenced = step_lanes(&mut transaction, host.id, &settlement.lanes).await?;
-        if !fenced.is_empty() {
+        if !fenced.is_empty() && !faults::mutant("no-fence") {
             transaction.rollback().await?;
             return Ok(Verdict::Fenced(fenced));
         }
         let mut stale = validate::stale_reads(&mut transaction, settled).await?;
+        stale.retain(|_| !faults::mutant("reads-not-validated"));
         let (bindings, conflicts) = validate::bindings(&mut transaction, &numbered(settled, |message| &message.bindings)).await?;
         stale.extend(conflicts);
         if !stale.is_empty() {
@@ -79,7 +93,7 @@ impl Postgres {
         store_ends(&mut transaction, number, settled).await?;
         store_answers(&mut transaction, settled).await?;
         store_ranges(&mut transaction, number, settlement).await?;
-        transaction.commit().await?;
+        super::commit(transaction, "settle").await?;
         Ok(Verdict::Committed { settlement: number, still_blocked, woken: woken_here + usize::try_from(woken).unwrap_or(usize::MAX) })
     }
 
@@ -132,17 +146,13 @@ impl Postgres {
 
     /// Takes the guard: the settlement's number and its time. With a batch, its row too.
     pub(super) async fn number(&self, connection: &mut PgConnection, host: Uuid, batch: Option<i64>) -> Try<(i64, i64)> {
-        let numbered = sqlx::query_as(
-            "WITH guard AS (UPDATE settlement_guard SET number = number + 1 RETURNING number,
-               coalesce($3, (extract(epoch FROM clock_timestamp()) * 1000)::bigint) AS at_ms)
-             INSERT INTO settlement (number, batch, host, at_ms) SELECT number, coalesce($1, -number), $2, at_ms FROM guard
-             RETURNING number, at_ms",
-        )
-        .bind(batch)
-        .bind(host)
-        .bind(self.clock.fixed_ms())
-        .fetch_one(connection)
-        .await?;
+        let guarded = !faults::mutant("cursor-by-id");
+        let numbered = sqlx::query_as(if guarded { NUMBER } else { NUMBER_BY_TIME })
+            .bind(batch)
+            .bind(host)
+            .bind(self.clock.fixed_ms())
+            .fetch_one(connection)
+            .await?;
         Ok(numbered)
     }
 

@@ -75,7 +75,7 @@ impl Postgres {
         .bind(self.clock.fixed_ms())
         .execute(&mut *transaction)
         .await?;
-        transaction.commit().await?;
+        super::commit(transaction, "resume running messages").await?;
         Ok(done.rows_affected())
     }
 

@@ -46,6 +46,7 @@ pub(super) const INDEXED: &[Bulk] = &[TAILS, KNOWN, FETCH];
 #[async_trait]
 impl Inbox for Sqlite {
     async fn positions(&self, feed: FeedId) -> Result<Vec<Position>> {
+        self.fault("read positions", "begin").await?;
         let rows: Vec<(i32, i64)> =
             sqlx::query_as("SELECT source_partition, next_offset FROM source_position WHERE feed = ? ORDER BY source_partition")
                 .bind(feed.0)
@@ -68,6 +69,7 @@ impl Inbox for Sqlite {
 
     async fn fetch(&self, lanes: &[LaneRead], rows_per_lane_max: i64, bytes_max: i64) -> Result<Vec<Message>> {
         const VERB: &str = "fetch from the inbox";
+        self.fault(VERB, "begin").await?;
         if lanes.is_empty() || rows_per_lane_max < 1 {
             return Ok(Vec::new());
         }

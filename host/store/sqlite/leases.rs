@@ -31,6 +31,7 @@ impl Leases for Sqlite {
 
     async fn renew(&self, host: &Host, lease_ms: u64) -> Result<bool> {
         const VERB: &str = "renew the lease";
+        self.fault(VERB, "begin").await?;
         let now = self.now();
         let renewed = sqlx::query("UPDATE host SET lease_until_ms = ? WHERE id = ? AND lease_until_ms >= ?")
             .bind(now.saturating_add_unsigned(lease_ms))
@@ -77,6 +78,7 @@ impl Leases for Sqlite {
     }
 
     async fn release_lanes(&self, host: &Host, feed: FeedId) -> Result<()> {
+        self.fault("release lanes", "begin").await?;
         sqlx::query("UPDATE lane SET owner = NULL WHERE owner = ? AND feed = ?")
             .bind(host.id)
             .bind(feed.0)

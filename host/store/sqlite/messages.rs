@@ -28,6 +28,7 @@ macro_rules! status_columns {
 impl Messages for Sqlite {
     async fn messages(&self, filter: &Filter) -> Result<Vec<MessageStatus>> {
         const VERB: &str = "read messages";
+        self.fault(VERB, "begin").await?;
         let (wanted, values) = conditions(filter);
         let order = if filter.oldest_first { "ASC" } else { "DESC" };
         let text = format!("SELECT {} FROM message_state m WHERE {wanted} ORDER BY m.seq {order} LIMIT ?", status_columns!());
@@ -46,6 +47,7 @@ impl Messages for Sqlite {
 
     async fn captured(&self, filter: &Filter) -> Result<Vec<(Message, MessageStatus)>> {
         const VERB: &str = "read captured messages";
+        self.fault(VERB, "begin").await?;
         let (wanted, values) = conditions(filter);
         let text = format!(
             "SELECT {}, {} FROM message_state m CROSS JOIN inbox i ON i.rowid = m.seq WHERE {wanted} ORDER BY m.seq LIMIT ?",
@@ -61,6 +63,7 @@ impl Messages for Sqlite {
 
     async fn counts(&self) -> Result<Vec<Count>> {
         const VERB: &str = "count messages";
+        self.fault(VERB, "begin").await?;
         let rows: Vec<(String, String, i16, i64)> = sqlx::query_as(
             "SELECT m.feed, m.\"table\", m.status, count(*) FROM message_state m GROUP BY m.feed, m.\"table\", m.status ORDER BY 1, 2, 3",
         )
@@ -72,6 +75,7 @@ impl Messages for Sqlite {
     }
 
     async fn unpublished(&self) -> Result<Vec<(String, i64)>> {
+        self.fault("count unpublished outputs", "begin").await?;
         sqlx::query_as(
             "SELECT t.name, (
                SELECT count(*) FROM settlement s CROSS JOIN output o ON o.target = t.id AND o.batch = s.batch
@@ -89,11 +93,13 @@ impl Messages for Sqlite {
 
     async fn entries(&self, scan: &Scan) -> Result<Vec<(String, Bytes)>> {
         const VERB: &str = "read entries";
+        self.fault(VERB, "begin").await?;
         let mut reader = self.readers.acquire().await.map_err(self.failed(VERB))?;
         scan::page(&mut reader, scan, i64::from(scan.limit)).await.map_err(self.failed(VERB))
     }
 
     async fn bindings(&self, namespace: &str) -> Result<Vec<(String, Uuid)>> {
+        self.fault("read bindings", "begin").await?;
         sqlx::query_as("SELECT key, id FROM id_binding WHERE namespace = ? ORDER BY key")
             .bind(namespace)
             .fetch_all(&self.readers)

@@ -40,6 +40,7 @@ impl Outputs for Sqlite {
 
     async fn parked_keys(&self, target: &str) -> Result<Vec<Option<Bytes>>> {
         const VERB: &str = "read parked keys";
+        self.fault(VERB, "begin").await?;
         let keys: Vec<Option<Vec<u8>>> =
             sqlx::query_scalar("SELECT DISTINCT p.key FROM parked_output p JOIN target t ON t.id = p.target WHERE t.name = ?")
                 .bind(target)

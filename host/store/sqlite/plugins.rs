@@ -23,6 +23,7 @@ const REVISION: &str = "SELECT coalesce(max(id), 0) FROM activation";
 impl Plugins for Sqlite {
     async fn put_component(&self, component: &Component, bytes: &[u8]) -> Result<()> {
         const VERB: &str = "store a component";
+        self.fault(VERB, "begin").await?;
         let text = |value: serde_json::Result<String>| value.map_err(|error| self.failed(VERB)(damaged(error.to_string())));
         sqlx::query(
             "INSERT INTO component (digest, size, description, imports, pushed_ms, pushed_by, bytes) VALUES (?, ?, ?, ?, ?, ?, ?)
@@ -43,6 +44,7 @@ impl Plugins for Sqlite {
 
     async fn components(&self) -> Result<Vec<Component>> {
         const VERB: &str = "read components";
+        self.fault(VERB, "begin").await?;
         let rows = sqlx::query(
             "SELECT digest, size, description, imports, pushed_ms, pushed_by FROM component ORDER BY pushed_ms DESC, rowid DESC",
         )
@@ -53,12 +55,14 @@ impl Plugins for Sqlite {
     }
 
     async fn component_bytes(&self, digest: Digest) -> Result<Option<Bytes>> {
+        self.fault("read a component", "begin").await?;
         let query = sqlx::query_scalar("SELECT bytes FROM component WHERE digest = ?").bind(digest.0.to_vec());
         let bytes: Option<Vec<u8>> = query.fetch_optional(&self.readers).await.map_err(self.failed("read a component"))?;
         Ok(bytes.map(Bytes::from))
     }
 
     async fn put_artefact(&self, digest: Digest, engine: &str, bytes: &[u8]) -> Result<()> {
+        self.fault("store an artefact", "begin").await?;
         sqlx::query("INSERT OR REPLACE INTO artefact (digest, engine, bytes) VALUES (?, ?, ?)")
             .bind(&digest.0[..])
             .bind(engine)
@@ -70,6 +74,7 @@ impl Plugins for Sqlite {
     }
 
     async fn artefact(&self, digest: Digest, engine: &str) -> Result<Option<Bytes>> {
+        self.fault("read an artefact", "begin").await?;
         let query = sqlx::query_scalar("SELECT bytes FROM artefact WHERE digest = ? AND engine = ?").bind(digest.0.to_vec()).bind(engine);
         let bytes: Option<Vec<u8>> = query.fetch_optional(&self.readers).await.map_err(self.failed("read an artefact"))?;
         Ok(bytes.map(Bytes::from))
@@ -117,11 +122,13 @@ impl Plugins for Sqlite {
     }
 
     async fn revision(&self) -> Result<i64> {
+        self.fault("read the revision", "begin").await?;
         sqlx::query_scalar(REVISION).fetch_one(&self.readers).await.map_err(self.failed("read the revision"))
     }
 
     async fn activations(&self, feed: Option<&str>, table: Option<&str>) -> Result<Vec<Activation>> {
         const VERB: &str = "read activations";
+        self.fault(VERB, "begin").await?;
         const ALL: &str = concat!(
             "SELECT ",
             activation_columns!(),
@@ -132,6 +139,7 @@ impl Plugins for Sqlite {
     }
 
     async fn report_revision(&self, host: &Host, revision: i64) -> Result<()> {
+        self.fault("report the revision", "begin").await?;
         sqlx::query("UPDATE host SET revision = ? WHERE id = ?")
             .bind(revision)
             .bind(host.id)
@@ -142,6 +150,7 @@ impl Plugins for Sqlite {
     }
 
     async fn oldest_revision(&self) -> Result<Option<i64>> {
+        self.fault("read the oldest revision", "begin").await?;
         sqlx::query_scalar("SELECT min(coalesce(revision, 0)) FROM host WHERE lease_until_ms >= ?")
             .bind(self.now())
             .fetch_one(&self.readers)

@@ -29,12 +29,14 @@ impl Schema for Sqlite {
 
     async fn schema_version(&self) -> Result<(i64, i64)> {
         const VERB: &str = "read the schema's version";
+        self.fault(VERB, "begin").await?;
         let mut reader = self.readers.acquire().await.map_err(self.failed(VERB))?;
         let found = version(&mut reader).await.map_err(self.failed(VERB))?;
         Ok((found, newest(MIGRATIONS)))
     }
 
     async fn about(&self) -> Result<String> {
+        self.fault("ask for the version", "begin").await?;
         let version: String =
             sqlx::query_scalar("SELECT sqlite_version()").fetch_one(&self.readers).await.map_err(self.failed("ask for the version"))?;
         Ok(format!("SQLite {version}, {}", self.path.display()))

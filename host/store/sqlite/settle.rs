@@ -70,6 +70,7 @@ impl Settlements for Sqlite {
     }
 
     async fn settled(&self, batch: i64) -> Result<Option<i64>> {
+        self.fault("look up a settlement", "begin").await?;
         // Asked of the writer, so that a commit under way is over.
         sqlx::query_scalar("SELECT number FROM settlement WHERE batch = ?")
             .bind(batch)

@@ -63,6 +63,7 @@ pub(super) const INDEXED: &[Bulk] = &[BLOCKED, DUE, NEXT_DUE, RESUME, ROWS];
 impl Work for Sqlite {
     async fn blocked(&self, lanes: &[(FeedId, i32)]) -> Result<Vec<BlockedKey>> {
         const VERB: &str = "read blocked keys";
+        self.fault(VERB, "begin").await?;
         let mut reader = self.readers.acquire().await.map_err(self.failed(VERB))?;
         blocked(&mut reader, lanes).await.map_err(self.failed(VERB))
     }
@@ -105,6 +106,7 @@ impl Work for Sqlite {
 
     async fn rows(&self, places: &[Place]) -> Result<Vec<WorkMessage>> {
         const VERB: &str = "read work";
+        self.fault(VERB, "begin").await?;
         let mut reader = self.readers.acquire().await.map_err(self.failed(VERB))?;
         let mut rows = with_messages(&mut reader, places).await.map_err(self.failed(VERB))?;
         rows.sort_by_key(|row| (row.row.place, row.row.run));
@@ -113,6 +115,7 @@ impl Work for Sqlite {
 
     async fn next_due_ms(&self, lanes: &[(FeedId, i32)]) -> Result<Option<i64>> {
         const VERB: &str = "read the next due time";
+        self.fault(VERB, "begin").await?;
         let mut reader = self.readers.acquire().await.map_err(self.failed(VERB))?;
         let bind = |values: &mut super::bulk::Values, (feed, lane): &(FeedId, i32)| {
             values.add(feed.0).add(lane);
@@ -124,6 +127,7 @@ impl Work for Sqlite {
 
     async fn behind(&self, key: BlockedKey, after: i64, rows_max: i64) -> Result<Vec<WorkMessage>> {
         const VERB: &str = "read what is behind";
+        self.fault(VERB, "begin").await?;
         let query = sqlx::query(BEHIND).bind(key.feed.0).bind(key.lane).bind(&key.key_hash.0[..]).bind(after).bind(rows_max);
         let rows = query.fetch_all(&self.readers).await.map_err(self.failed(VERB))?;
         let mut messages = Messages::default();
