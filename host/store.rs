@@ -1,6 +1,7 @@
 //! The store as the rest of the house sees it: every verb is a whole transaction, judged by the store's own clock.
 //! Knows no SQL; `store/postgres` and `store/sqlite` are the only modules that do.
 
+pub mod actions;
 pub mod awaited;
 pub mod changes;
 mod config;
@@ -21,6 +22,9 @@ use uuid::Uuid;
 use crate::message::{FeedId, Headers, KeyHash, Message, NewMessage, Place, Position, Status};
 use crate::plugin::{Action, Binding, Cause, Digest, Output, Request, Write};
 
+pub use actions::{
+    ActionKind, ActionResult, ActionState, Actions, Applied, Audited, Command, NewRevisit, OpenAction, Pausable, Paused, Pick, Selection,
+};
 pub use config::{Config, masked};
 pub use messages::{Count, Filter, MessageDetail, MessageStatus, Messages};
 pub use plugins::{Activation, Component, Plugins};
@@ -273,6 +277,8 @@ pub struct WorkRow {
     pub reason: String,
     /// The plugin that judged it last.
     pub activation: Option<i64>,
+    /// The activation that a replay was told to run with.
+    pub pinned: Option<i64>,
     /// The requests it waits for (`Entry`, `Entries`, `KnownId`, `KeyOf`); replaced with the row. A row that is woken becomes `Pending`, due
     /// now, cause `Woken`, and waits for nothing any more.
     pub waits: Vec<Request>,
@@ -358,6 +364,10 @@ pub struct Settlement {
     pub settled: Vec<Settled>,
     /// Which plugins handled which stretch of a lane.
     pub ranges: Vec<Range>,
+    /// What became of operators' actions.
+    pub actions: Vec<Applied>,
+    /// Revisits that handled messages ask for; they become actions of their own.
+    pub revisits: Vec<NewRevisit>,
 }
 
 /// A lane in a settlement.
@@ -402,6 +412,34 @@ pub struct Settled {
     pub end: Option<End>,
     /// Its answers, compressed, where the feed keeps them.
     pub answers: Option<Bytes>,
+    /// When the message was received, milliseconds since 1970: the age of what it writes. A replay (`run` above 0) does not overwrite an
+    /// entry that a message received later wrote.
+    pub received_ms: i64,
+    /// Whether older messages of its key that are still in `work` are dropped with it, as `Ignored`, code `superseded` (newest-wins).
+    pub drops_older: bool,
+}
+
+impl Settled {
+    /// A message of run 0 that is done at its first attempt, without anything read, written or published.
+    pub fn of(message: &Message) -> Self {
+        Self {
+            place: message.place,
+            run: 0,
+            id: message.id,
+            key_hash: message.key_hash,
+            reads: Vec::new(),
+            activation: None,
+            outputs: Vec::new(),
+            writes: Vec::new(),
+            bindings: Vec::new(),
+            work: None,
+            had_work: false,
+            end: None,
+            answers: None,
+            received_ms: message.received_ms,
+            drops_older: false,
+        }
+    }
 }
 
 /// A read that a settlement depends on.

@@ -22,6 +22,14 @@ pub struct Filter {
     pub status: Option<Status>,
     /// The code.
     pub code: Option<String>,
+    /// A part of the reason, upper and lower case alike.
+    pub reason: Option<String>,
+    /// Any of these ordering keys, as text; empty: all.
+    pub keys: Vec<String>,
+    /// Received at or after this time, milliseconds since 1970.
+    pub since_ms: Option<i64>,
+    /// Received before this time, milliseconds since 1970.
+    pub until_ms: Option<i64>,
     /// One message by id.
     pub id: Option<Uuid>,
     /// One message by partition and offset.

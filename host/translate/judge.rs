@@ -86,19 +86,10 @@ pub fn running(run: &Run) -> Settled {
 
 fn blank(run: &Run) -> Settled {
     Settled {
-        place: run.message.place,
         run: run.run,
-        id: run.message.id,
-        key_hash: run.message.key_hash,
-        reads: Vec::new(),
         activation: run.active.as_ref().map(|active| active.activation),
-        outputs: Vec::new(),
-        writes: Vec::new(),
-        bindings: Vec::new(),
-        work: None,
         had_work: run.row.is_some(),
-        end: None,
-        answers: None,
+        ..Settled::of(&run.message)
     }
 }
 
@@ -169,6 +160,7 @@ fn row(run: &Run, status: Status, code: String, reason: String) -> WorkRow {
         code,
         reason,
         activation: run.active.as_ref().map(|active| active.activation),
+        pinned: run.row.as_ref().and_then(|row| row.pinned),
         waits: Vec::new(),
     }
 }

@@ -55,7 +55,7 @@ impl Engine {
         let lanes = lanes.into_iter().map(|(_, step)| step).collect();
         self.next_batch += 1;
         let batch = (i64::from(self.parts.host.number) << 32) | i64::from(self.next_batch);
-        let settlement = Box::new(Settlement { lanes, settled, ranges });
+        let settlement = Box::new(Settlement { lanes, settled, ranges, ..Settlement::default() });
         self.settling = Some(Settling { runs, running });
         let (store, sender, host) = (self.parts.store.clone(), self.sender.clone(), self.parts.host.clone());
         tokio::spawn(async move {

@@ -153,23 +153,9 @@ impl World {
         let place = message.place;
         let lane = self.owned.lanes.iter().find(|lane| (lane.feed, lane.lane) == (place.feed, place.lane));
         let epoch = lane.context("the host owns every lane")?.epoch;
-        let settled = Settled {
-            place,
-            run: 0,
-            id: message.id,
-            key_hash: message.key_hash,
-            reads: Vec::new(),
-            activation: None,
-            outputs: Vec::new(),
-            writes: Vec::new(),
-            bindings: Vec::new(),
-            work,
-            had_work: false,
-            end,
-            answers: None,
-        };
+        let settled = Settled { work, end, ..Settled::of(message) };
         let step = LaneStep { feed: place.feed, lane: place.lane, epoch, cursor: place.n };
-        let settlement = Settlement { lanes: vec![step], settled: vec![settled], ranges: Vec::new() };
+        let settlement = Settlement { lanes: vec![step], settled: vec![settled], ..Settlement::default() };
         self.by_hand += 1;
         let batch = (i64::from(self.host.number) << 32) | (BY_HAND + self.by_hand);
         match self.store.settle(&self.host, batch, &settlement).await? {

@@ -187,7 +187,7 @@ impl Owner {
             lanes.insert(done.place.lane, *cursor);
         }
         let step = |(lane, cursor)| LaneStep { feed: self.feed, lane, epoch: self.epoch(lane), cursor };
-        Settlement { lanes: lanes.into_iter().map(step).collect(), settled, ranges: Vec::new() }
+        Settlement { lanes: lanes.into_iter().map(step).collect(), settled, ..Settlement::default() }
     }
 
     /// A number for a batch that no call had before.
@@ -257,21 +257,7 @@ pub fn row(lane: i32, offset: i64, key: &str) -> NewMessage {
 
 /// A message that was handled at its first attempt, without reads, outputs or writes.
 pub fn done(message: &Message) -> Settled {
-    Settled {
-        place: message.place,
-        run: 0,
-        id: message.id,
-        key_hash: message.key_hash,
-        reads: Vec::new(),
-        outputs: Vec::new(),
-        writes: Vec::new(),
-        bindings: Vec::new(),
-        work: None,
-        had_work: false,
-        end: None,
-        answers: None,
-        activation: None,
-    }
+    Settled::of(message)
 }
 
 /// A message that stays in `work`.
@@ -294,6 +280,7 @@ pub fn work_row(message: &Message, status: Status, blocks: bool, due_ms: Option<
         code: "a-code".to_owned(),
         reason: "a reason".to_owned(),
         activation: None,
+        pinned: None,
         waits: Vec::new(),
     }
 }

@@ -115,6 +115,8 @@ fn nowhere() -> Settled {
         end: None,
         answers: None,
         activation: None,
+        received_ms: 0,
+        drops_older: false,
     }
 }
 
@@ -149,7 +151,7 @@ async fn both_transports_store_the_same() {
         let bare = tolk::plugin::Output { target: "a".into(), action: tolk::plugin::Action::Delete, ..Default::default() };
         let settled = Settled { outputs: vec![whole, bare], ..done(&found[0]) };
         let lane = LaneStep { feed: socket.feed, lane: 0, epoch: socket.epoch(0), cursor: found[0].place.n };
-        let settlement = Settlement { lanes: vec![lane], settled: vec![settled], ranges: Vec::new() };
+        let settlement = Settlement { lanes: vec![lane], settled: vec![settled], ..Settlement::default() };
         let answer = store.settle(&socket.host, batch, &settlement).await.unwrap();
         let Verdict::Committed { settlement, .. } = answer else { panic!("{answer:?}") };
         let (outputs, _) = store.outputs("a", OutputCursor { settlement: settlement - 1, index: i32::MAX }, 10, 1 << 20).await.unwrap();

@@ -86,11 +86,11 @@ pub(super) async fn store(
     }
     sqlx::query(
         "INSERT INTO work (feed, lane, n, run, attempts, key_hash, status, cause, blocks, due_ms, waiting_since_ms, activation, settlement,
-           code, reason)
-         SELECT feed, lane, n, run, attempts, key_hash, status, cause, blocks, due_ms, waiting_since_ms, activation, $1, code, reason
+           pinned, code, reason)
+         SELECT feed, lane, n, run, attempts, key_hash, status, cause, blocks, due_ms, waiting_since_ms, activation, $1, pinned, code, reason
          FROM unnest($2::int[], $3::int[], $4::bigint[], $5::int[], $6::int[], $7::uuid[], $8::smallint[], $9::smallint[], $10::boolean[],
-           $11::bigint[], $12::bigint[], $13::bigint[], $14::text[], $15::text[])
-           r(feed, lane, n, run, attempts, key_hash, status, cause, blocks, due_ms, waiting_since_ms, activation, code, reason)
+           $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::text[], $16::text[])
+           r(feed, lane, n, run, attempts, key_hash, status, cause, blocks, due_ms, waiting_since_ms, activation, pinned, code, reason)
          ON CONFLICT (feed, lane, n, run) DO UPDATE SET attempts = excluded.attempts, status = excluded.status, cause = excluded.cause,
            blocks = excluded.blocks, due_ms = excluded.due_ms, waiting_since_ms = excluded.waiting_since_ms,
            activation = excluded.activation, settlement = excluded.settlement, code = excluded.code, reason = excluded.reason",
@@ -108,6 +108,7 @@ pub(super) async fn store(
     .bind(rows.iter().map(|(row, woken)| if *woken { Some(now_ms) } else { row.due_ms }).collect::<Vec<_>>())
     .bind(rows.iter().map(|(row, _)| row.waiting_since_ms).collect::<Vec<_>>())
     .bind(rows.iter().map(|(row, _)| row.activation).collect::<Vec<_>>())
+    .bind(rows.iter().map(|(row, _)| row.pinned).collect::<Vec<_>>())
     .bind(rows.iter().map(|(row, _)| stored(&row.code)).collect::<Vec<_>>())
     .bind(rows.iter().map(|(row, _)| stored(&row.reason)).collect::<Vec<_>>())
     .execute(&mut *connection)

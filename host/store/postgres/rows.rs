@@ -27,7 +27,7 @@ pub(super) use message_columns;
 /// The columns that [`Tables::work_message`] reads after those of the message, of `work w`.
 macro_rules! work_columns {
     () => {
-        "w.run, w.status, w.blocks, w.attempts, w.due_ms, w.cause, w.waiting_since_ms, w.code, w.reason, w.activation"
+        "w.run, w.status, w.blocks, w.attempts, w.due_ms, w.cause, w.waiting_since_ms, w.code, w.reason, w.activation, w.pinned"
     };
 }
 pub(super) use work_columns;
@@ -101,6 +101,7 @@ impl Tables {
             code: plain(row.try_get_unchecked(MESSAGE_COLUMNS + 7)?),
             reason: plain(row.try_get_unchecked(MESSAGE_COLUMNS + 8)?),
             activation: row.try_get_unchecked(MESSAGE_COLUMNS + 9)?,
+            pinned: row.try_get_unchecked(MESSAGE_COLUMNS + 10)?,
             waits: Vec::new(),
         };
         Ok(WorkMessage { row, message })

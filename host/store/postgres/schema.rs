@@ -8,8 +8,10 @@ use crate::store::migrations::{Migration, newest, refuse_newer, refuse_other};
 use crate::store::{Error, Result, Schema};
 
 /// Every migration: its number, its name, its statements. Numbers and names are those of SQLite.
-const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, name: "0001_tables", sql: include_str!("../../../migrations/postgres/0001_tables.sql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "0001_tables", sql: include_str!("../../../migrations/postgres/0001_tables.sql") },
+    Migration { version: 2, name: "0002_actions", sql: include_str!("../../../migrations/postgres/0002_actions.sql") },
+];
 
 impl Postgres {
     /// The version of the tables; 0: none. A connection of its own, so that an error says why there is none.

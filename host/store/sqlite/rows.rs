@@ -26,7 +26,7 @@ pub(super) const MESSAGE_COLUMNS: usize = 16;
 macro_rules! work_columns {
     () => {
         "w.feed, w.lane, w.n, w.run, w.key_hash, w.status, w.blocks, w.attempts, w.due_ms, w.cause, w.waiting_since_ms, w.code, w.reason, \
-         w.activation"
+         w.activation, w.pinned"
     };
 }
 pub(super) use {message_columns, work_columns};
@@ -91,6 +91,7 @@ fn work_row(row: &SqliteRow, at: usize) -> sqlx::Result<WorkRow> {
         code: row.try_get(at + 11)?,
         reason: row.try_get(at + 12)?,
         activation: row.try_get(at + 13)?,
+        pinned: row.try_get(at + 14)?,
         waits: Vec::new(),
     })
 }

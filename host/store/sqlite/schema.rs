@@ -7,8 +7,10 @@ use super::{Sqlite, damaged};
 use crate::store::migrations::{Migration, newest, refuse_newer, refuse_other};
 use crate::store::{Result, Schema};
 
-const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, name: "0001_tables", sql: include_str!("../../../migrations/sqlite/0001_tables.sql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "0001_tables", sql: include_str!("../../../migrations/sqlite/0001_tables.sql") },
+    Migration { version: 2, name: "0002_actions", sql: include_str!("../../../migrations/sqlite/0002_actions.sql") },
+];
 
 #[async_trait]
 impl Schema for Sqlite {

@@ -29,8 +29,8 @@ const LEAVE: Bulk = Bulk {
 const STAY: Bulk = Bulk {
     before:
         "INSERT OR REPLACE INTO work (feed, lane, n, run, attempts, key_hash, status, cause, blocks, due_ms, waiting_since_ms, activation,
-       settlement, code, reason)",
-    columns: 15,
+       settlement, pinned, code, reason)",
+    columns: 16,
     after: "",
 };
 const WAIT: Bulk =
@@ -269,7 +269,8 @@ impl Settling {
                 if *woken { (Status::Pending, Cause::Woken, Some(self.now)) } else { (row.status, row.cause, row.due_ms) };
             bind_place(values, row.place, row.run);
             values.add(row.attempts).add(&row.key_hash.0[..]).add(status.code()).add(cause.code()).add(row.blocks).add(due);
-            values.add(row.waiting_since_ms).add(row.activation).add(number).add(row.code.as_str()).add(row.reason.as_str());
+            values.add(row.waiting_since_ms).add(row.activation).add(number).add(row.pinned);
+            values.add(row.code.as_str()).add(row.reason.as_str());
         })
         .await?;
         WAIT.run(connection, &waits, |values, (row, ordinal, awaited, text)| {

@@ -216,6 +216,7 @@ impl Earlier {
             code: code.to_owned(),
             reason: self.note.clone(),
             activation: None,
+            pinned: None,
             waits,
         };
         Ok(match self.status.as_str() {
