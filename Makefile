@@ -26,15 +26,16 @@ bench: wasm-target ## Measure the flow beside its ceilings on this machine; writ
 wasm-target:
 	@if command -v rustup >/dev/null 2>&1 && ! rustup target list --installed | grep -qx $(WASM); then rustup target add $(WASM); fi
 
-PLUGINS := gjennomforing deltaker hist-deltaker
+ARENA := gjennomforing deltaker hist-deltaker
+PLUGINS := $(addprefix arena/,$(ARENA)) barnetrygd/mottaker
 
-# The Arena translators as components, below target/tolk.
+# The translators of real systems as components, below target/tolk.
 plugins: wasm-target
 	$(CARGO) build --release --locked
-	@for plugin in $(PLUGINS); do $(TARGET)/release/tolk build plugins/arena/$$plugin || exit $$?; done
+	@for plugin in $(PLUGINS); do $(TARGET)/release/tolk build plugins/$$plugin || exit $$?; done
 
 demo: plugins ## The main job on this machine alone, with a Kafka in the process; FOLLOW=1 goes on until Ctrl-C
-	$(TARGET)/release/tolk demo $(if $(FOLLOW),--follow) $(foreach plugin,$(PLUGINS),$(TARGET)/tolk/arena-$(plugin).wasm)
+	$(TARGET)/release/tolk demo $(if $(FOLLOW),--follow) $(foreach plugin,$(ARENA),$(TARGET)/tolk/arena-$(plugin).wasm)
 
 acceptance: wasm-target ## Play the case files below CASES=dir against the built components; STORE=sqlite or postgres
 	CASES='$(if $(CASES),$(abspath $(CASES)))' STORE='$(STORE)' $(CARGO) test --quiet --locked --test acceptance
