@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod arena;
+mod barnetrygd;
 mod bench;
 mod diff;
 mod files;
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::arena::Arena;
+use crate::barnetrygd::Barnetrygd;
 use crate::bench::Kind;
 use crate::files::{Case, CaseFile};
 
@@ -32,6 +34,7 @@ const OWN_CASES: &str = "tests/acceptance/cases";
 #[derive(Default)]
 struct Systems {
     arena: Option<Arena>,
+    barnetrygd: Option<Barnetrygd>,
 }
 
 #[derive(Default)]
@@ -92,6 +95,11 @@ impl Systems {
                     self.arena = Some(Arena::new(kind).await?);
                 }
                 self.arena.as_ref().expect("it was just made").play(case).await
+            } else if barnetrygd::is(&file.system) {
+                if self.barnetrygd.is_none() {
+                    self.barnetrygd = Some(Barnetrygd::new(kind).await?);
+                }
+                self.barnetrygd.as_ref().expect("it was just made").play(case).await
             } else {
                 Err(anyhow::anyhow!("no file of tests/acceptance tells how cases of \"{}\" are played", file.system))
             };
@@ -109,8 +117,11 @@ impl Systems {
     }
 
     async fn end(&self) -> anyhow::Result<()> {
-        match &self.arena {
-            Some(arena) => arena.end().await,
+        if let Some(arena) = &self.arena {
+            arena.end().await?;
+        }
+        match &self.barnetrygd {
+            Some(barnetrygd) => barnetrygd.end().await,
             None => Ok(()),
         }
     }

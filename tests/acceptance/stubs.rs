@@ -21,26 +21,22 @@ struct Answer {
     body: Vec<u8>,
 }
 
+/// What decides on each request.
+pub type Decide = Box<dyn FnMut(&Request) -> Reply + Send>;
+
 /// The server and its answers.
 pub struct Remote {
     server: Stub,
-    answers: Arc<Mutex<Vec<Answer>>>,
+    decide: Arc<Mutex<Decide>>,
 }
 
 impl Remote {
     /// Starts a server without an answer.
     pub async fn start() -> Self {
-        let answers: Arc<Mutex<Vec<Answer>>> = Arc::default();
-        let known = answers.clone();
-        let server = Stub::start(move |_, request| {
-            let answers = known.lock().unwrap_or_else(PoisonError::into_inner);
-            match answers.iter().find(|answer| answer.fits(request)) {
-                Some(answer) => Reply::Answer { status: answer.status, headers: json_header(), body: answer.body.clone() },
-                None => Reply::Reset,
-            }
-        })
-        .await;
-        Self { server, answers }
+        let decide: Arc<Mutex<Decide>> = Arc::new(Mutex::new(Box::new(|_| Reply::Reset)));
+        let known = decide.clone();
+        let server = Stub::start(move |_, request| known.lock().unwrap_or_else(PoisonError::into_inner)(request)).await;
+        Self { server, decide }
     }
 
     /// Its base URL.
@@ -50,13 +46,31 @@ impl Remote {
 
     /// Replaces all answers by those of a list of stubs.
     pub fn answer(&self, stubs: &Value) -> anyhow::Result<()> {
-        let answers = match stubs {
+        let answers: Vec<Answer> = match stubs {
             Value::Null => Vec::new(),
             Value::Array(stubs) => stubs.iter().map(Answer::read).collect::<anyhow::Result<_>>()?,
             other => bail!("http: {other} is no list of stubs"),
         };
-        *self.answers.lock().unwrap_or_else(PoisonError::into_inner) = answers;
+        self.decide_by(Box::new(move |request| match answers.iter().find(|answer| answer.fits(request)) {
+            Some(answer) => Reply::Answer { status: answer.status, headers: json_header(), body: answer.body.clone() },
+            None => Reply::Reset,
+        }));
         Ok(())
+    }
+
+    /// Leaves every answer to a system's own stubs.
+    pub fn decide_by(&self, decide: Decide) {
+        *self.decide.lock().unwrap_or_else(PoisonError::into_inner) = decide;
+    }
+
+    /// How many requests there were so far.
+    pub fn count(&self) -> usize {
+        self.server.count()
+    }
+
+    /// The requests from the one with this number on.
+    pub fn requests(&self, from: usize) -> Vec<Request> {
+        self.server.requests().split_off(from)
     }
 }
 
@@ -94,7 +108,7 @@ impl Answer {
 }
 
 /// Whether `value` has everything that `wanted` names.
-fn holds(value: &Value, wanted: &Value) -> bool {
+pub fn holds(value: &Value, wanted: &Value) -> bool {
     match (value, wanted) {
         (Value::Object(there), Value::Object(wanted)) => {
             wanted.iter().all(|(name, wanted)| there.get(name).is_some_and(|value| holds(value, wanted)))

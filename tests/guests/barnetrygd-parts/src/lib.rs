@@ -1,6 +1,5 @@
-//! Parts of barnetrygd's rules as a component of their own, for cases that are about one rule. Table `map`: `{"year", "fagsaker"}` becomes
-//! one entry a case, mapped, merged and checked. Table `compress`: `{"year", "fagsaker"}`, mapped, becomes one entry an owner. Holds no rule
-//! itself.
+//! Parts of barnetrygd's rules as a component of their own, for cases that are about one rule. The payload is a list of `{"year", "fagsak"}`.
+//! Table `map`: one entry a case, mapped, merged and checked. Table `compress`: mapped, then one entry an owner. Holds no rule itself.
 
 use barnetrygd_rules::benefit::{self, Refused};
 use barnetrygd_rules::entry::{Entry, compressed};
@@ -16,7 +15,7 @@ struct Parts;
 #[derive(Deserialize)]
 struct Input {
     year: i64,
-    fagsaker: Value,
+    fagsak: Value,
 }
 
 /// What ended a rule early.
@@ -38,9 +37,9 @@ impl Translator for Parts {
     }
 
     fn translate(&self, message: &Message, _ctx: &Context) -> Result<Outcome, Stop> {
-        let Input { year, fagsaker } = message.json()?;
+        let inputs: Vec<Input> = message.json()?;
         let overlap = |overlap: Overlap| Ended::Trouble(Trouble::benefit_overlap(overlap).into());
-        let mapped = mapped(&fagsaker, Window::new(year));
+        let mapped = inputs.iter().map(mapped).collect::<Result<Vec<_>, _>>();
         let result = match message.table.as_str() {
             "map" => mapped.and_then(|entries| entries.into_iter().map(Entry::merged).collect::<Result<Vec<_>, _>>().map_err(overlap)),
             "compress" => mapped.and_then(|entries| compressed(entries).map_err(overlap)),
@@ -55,13 +54,12 @@ impl Translator for Parts {
     }
 }
 
-fn mapped(cases: &Value, window: Window) -> Result<Vec<Entry>, Ended> {
-    let cases = benefit::cases(cases).map_err(Ended::Error)?;
-    let refused = |refused| match refused {
+fn mapped(input: &Input) -> Result<Entry, Ended> {
+    let cases = benefit::cases(&Value::from(vec![input.fagsak.clone()])).map_err(Ended::Error)?;
+    cases[0].map(Window::new(input.year)).map_err(|refused| match refused {
         Refused::Error(text) => Ended::Error(text),
         Refused::Impossible(text) => Ended::Trouble(Trouble::data(&text).into()),
-    };
-    cases.iter().map(|case| case.map(window).map_err(refused)).collect()
+    })
 }
 
 tolk_sdk::register!(Parts);
@@ -72,9 +70,9 @@ mod tests {
 
     use super::*;
 
-    fn result(table: &str, fagsaker: Value) -> Value {
-        let payload = json!({ "year": 2020, "fagsaker": fagsaker }).to_string();
-        let played = World::new().play(&Parts, &message(table, payload));
+    fn result(table: &str, cases: &[Value]) -> Value {
+        let payload: Value = cases.iter().map(|case| json!({ "year": 2020, "fagsak": case })).collect();
+        let played = World::new().play(&Parts, &message(table, payload.to_string()));
         let text = played.outputs().first().map_or_else(|| json!(played.outcome.to_string()).to_string(), tolk_sdk::Output::payload_text);
         serde_json::from_str(&text).unwrap()
     }
@@ -83,9 +81,9 @@ mod tests {
     fn both_rules_answer_with_their_result_alone() {
         let case = json!({ "fagsakEiersIdent": "1", "barnetrygdPerioder": [] });
         let entry = json!({ "omsorgsyter": "1", "omsorgsperioder": [], "hjelpestønadsperioder": [] });
-        assert_eq!(result("map", json!([case, case]))["persongrunnlag"], json!([entry, entry]));
-        assert_eq!(result("compress", json!([case, case]))["persongrunnlag"], json!([entry]));
-        assert!(result("map", json!([{}])).as_str().unwrap().contains("barnetrygd-error"));
-        assert!(result("other", json!([])).as_str().unwrap().contains("unknown-table"));
+        assert_eq!(result("map", &[case.clone(), case.clone()])["persongrunnlag"], json!([entry, entry]));
+        assert_eq!(result("compress", &[case.clone(), case])["persongrunnlag"], json!([entry]));
+        assert!(result("map", &[json!({})]).as_str().unwrap().contains("barnetrygd-error"));
+        assert!(result("other", &[]).as_str().unwrap().contains("unknown-table"));
     }
 }
