@@ -5,7 +5,7 @@ WASM := wasm32-unknown-unknown
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help lint test demo plugins acceptance bench wasm-target
+.PHONY: help lint test demo plugins acceptance bench chaos wasm-target
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,10 +17,13 @@ lint: ## Format, clippy, licences and advisories (cargo-deny where it is install
 	else echo "cargo-deny is not installed, so licences and advisories were not checked: cargo install --locked cargo-deny"; fi
 
 test: wasm-target ## Run every test; starts a PostgreSQL and a Kafka of its own
-	$(CARGO) test --workspace --locked
+	$(CARGO) test --workspace --locked --features tolk/faults
 
 bench: wasm-target ## Measure the flow beside its ceilings on this machine; writes target/bench.json
 	$(CARGO) bench --bench bench --locked
+
+chaos: wasm-target ## The fault suite in full; KILLS=3000 for a release, SEED=n plays a run again, ONLY=F11,P02 chooses
+	KILLS='$(or $(KILLS),1000)' SEED='$(SEED)' ONLY='$(ONLY)' FULL=1 $(CARGO) test --quiet --locked --features tolk/faults --test chaos
 
 # What plugins are compiled for. Toolchains without rustup bring their own targets.
 wasm-target:
@@ -38,4 +41,4 @@ demo: plugins ## The main job on this machine alone, with a Kafka in the process
 	$(TARGET)/release/tolk demo $(if $(FOLLOW),--follow) $(foreach plugin,$(ARENA),$(TARGET)/tolk/arena-$(plugin).wasm)
 
 acceptance: wasm-target ## Play the case files below CASES=dir against the built components; STORE=sqlite or postgres
-	CASES='$(if $(CASES),$(abspath $(CASES)))' STORE='$(STORE)' $(CARGO) test --quiet --locked --test acceptance
+	CASES='$(if $(CASES),$(abspath $(CASES)))' STORE='$(STORE)' $(CARGO) test --quiet --locked --features tolk/faults --test acceptance

@@ -302,6 +302,10 @@ impl Engine {
                 let Some(done) = self.finished.iter_mut().find(|done| done.settled.place == place) else { return };
                 done.run.row = row;
                 done.settled.had_work = true;
+                // Its stretch was settled without it, so it needs an end of its own.
+                if done.settled.work.is_none() && done.settled.end.is_none() {
+                    done.settled.end = Some(handled(&done.run));
+                }
                 done.run.seq
             }
             // Its lane was lost.

@@ -200,7 +200,14 @@ impl Rig {
 
     /// Starts a host.
     pub(super) fn start(&self) -> Running {
-        let mut child = self.tolk.command().arg("run").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        self.start_with(&[])
+    }
+
+    /// Starts a host in an environment.
+    pub(super) fn start_with(&self, environment: &[(&str, &str)]) -> Running {
+        let mut command = self.tolk.command();
+        command.arg("run").envs(environment.iter().copied());
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let said = Arc::new(Mutex::new(String::new()));
         let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()).lines(), said.clone());
         let listener = std::thread::spawn(move || {
@@ -260,6 +267,16 @@ pub(super) struct Running {
 }
 
 impl Running {
+    /// Whether it has not ended.
+    pub(super) fn lives(&self) -> bool {
+        self.child.lock().unwrap().try_wait().unwrap().is_none()
+    }
+
+    /// Its process.
+    pub(super) fn id(&self) -> u32 {
+        self.child.lock().unwrap().id()
+    }
+
     /// What it has said so far.
     pub(super) fn said(&self) -> String {
         self.said.lock().unwrap().clone()
@@ -292,7 +309,7 @@ impl Running {
 
     /// Sends it a signal by name.
     pub(super) fn signal(&self, name: &str) {
-        let id = self.child.lock().unwrap().id().to_string();
+        let id = self.id().to_string();
         assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
     }
 

@@ -84,7 +84,9 @@ impl Scripts {
         let mut messages = Vec::with_capacity(count);
         while messages.len() < count {
             let table = TABLES[self.dice.below(3) as usize];
-            let key = format!("{table}-{}", self.dice.below(KEYS));
+            // One key takes a fifth of everything.
+            let hot = self.dice.below(5) == 0;
+            let (table, key) = if hot { ("c", "hot".to_owned()) } else { (table, format!("{table}-{}", self.dice.below(KEYS))) };
             let message = match self.dice.below(100) {
                 0..=44 => self.put(table, &key),
                 45..=64 => self.chained(table, &key),
@@ -100,6 +102,10 @@ impl Scripts {
             if self.closed.len() > 3 {
                 messages.push(self.open_gate());
             }
+        }
+        if self.dead > 0 {
+            let old = format!("dead-{}", 1 + self.dice.below(self.dead));
+            messages.push(self.behind(&old));
         }
         messages.extend(self.dead_key());
         messages
@@ -161,10 +167,13 @@ impl Scripts {
         self.dead += 1;
         let key = format!("dead-{}", self.dead);
         let trap = self.ended("b", &key, "trap", "failed");
-        let mut behind = self.put("b", &key);
-        (behind.status, behind.code) = ("behind", Some("behind"));
-        behind.outputs.clear();
-        [Message { code: Some("trap"), ..trap }, behind]
+        [Message { code: Some("trap"), ..trap }, self.behind(&key)]
+    }
+
+    /// A message of a key that stands still.
+    fn behind(&mut self, key: &str) -> Message {
+        let message = self.put("b", key);
+        Message { status: "behind", code: Some("behind"), outputs: Vec::new(), ..message }
     }
 
     /// A message without outputs.

@@ -1,0 +1,174 @@
+//! A world to hurt: a rig with several hosts, a load that never ends, and the way to its rest and its books.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::check;
+use crate::kafka::Kafka;
+use crate::ledger::Books;
+use crate::rig::{Rig, Running};
+use crate::script::{Dice, Message, Scripts};
+
+/// How long a world may take to come to rest without any progress on the way.
+const PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(50);
+
+/// Which duplicates the topic may hold.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Resends {
+    /// A suffix that a publisher sent again.
+    Suffix,
+    /// Anything that came before, too: a stopped publisher came back.
+    Any,
+}
+
+/// A world.
+pub struct World {
+    pub rig: Rig,
+    pub books: Books,
+    pub scripts: Scripts,
+    pub sent: Vec<Message>,
+    pub hosts: Vec<Running>,
+    pub dice: Dice,
+    /// What hosts are started with.
+    pub environment: Vec<(String, String)>,
+}
+
+impl World {
+    /// Between the Kafka and the PostgreSQL that all experiments share.
+    pub async fn shared(seed: u64) -> Self {
+        Self::between(crate::services::postgres_url(), Kafka::shared(), seed).await
+    }
+
+    /// Between a PostgreSQL and a Kafka.
+    pub async fn between(postgres: &str, kafka: Kafka, seed: u64) -> Self {
+        let rig = Rig::kafka(postgres, kafka).await;
+        let config = rig.tolk.read("tolk.toml");
+        let schema = config.split("schema = \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+        let books = Books::Postgres { url: postgres.to_owned(), schema };
+        let world = Self::of(rig, books, seed);
+        world.configure("lease_ms = 2000", "lease_ms = 1000");
+        world
+    }
+
+    /// On SQLite, from a growing file into a file.
+    pub async fn files(seed: u64) -> Self {
+        let rig = Rig::files().await;
+        let books = Books::Sqlite { path: rig.tolk.path("tolk.db") };
+        Self::of(rig, books, seed)
+    }
+
+    fn of(rig: Rig, books: Books, seed: u64) -> Self {
+        let scripts = Scripts::new(seed, rig.partitions);
+        Self { rig, books, scripts, sent: Vec::new(), hosts: Vec::new(), dice: Dice(seed), environment: Vec::new() }
+    }
+
+    /// Replaces a piece of the hosts' config.
+    pub fn configure(&self, from: &str, to: &str) {
+        let config = self.rig.tolk.read("tolk.toml");
+        assert!(config.contains(from), "the config has no {from}");
+        self.rig.tolk.write("tolk.toml", &config.replace(from, to));
+    }
+
+    /// Starts a host with what the world's environment says and something more.
+    pub fn host(&self, more: &[(&str, &str)]) -> Running {
+        let known = self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let environment: Vec<(&str, &str)> = known.chain(more.iter().copied()).collect();
+        self.rig.start_with(&environment)
+    }
+
+    /// Starts so many hosts.
+    pub fn start(&mut self, count: usize) {
+        for _ in 0..count {
+            let host = self.host(&[]);
+            self.hosts.push(host);
+        }
+    }
+
+    /// Produces so many messages of all kinds.
+    pub fn load(&mut self, count: usize) {
+        let messages = self.scripts.some(count);
+        self.rig.produce(&messages);
+        self.sent.extend(messages);
+    }
+
+    /// A random time from a range of milliseconds. Not waited for anything: the moment itself is what is tried.
+    pub async fn moment(&mut self, from: u64, to: u64) {
+        let ms = from + self.dice.below(to - from);
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
+
+    /// Waits until so many messages in all have come to an end.
+    pub async fn until_ended(&mut self, count: usize) {
+        self.until(&format!("{count} ends"), async |world| {
+            let ended = world.rig.ended().await;
+            (ended >= count, ended.to_string())
+        })
+        .await;
+    }
+
+    /// Waits for a condition that tells how things stand. Gives up once nothing changes for long; hosts that ended are started again.
+    pub async fn until(&mut self, what: &str, mut condition: impl AsyncFnMut(&Self) -> (bool, String)) {
+        let (mut stood, mut since) = (String::new(), Instant::now());
+        loop {
+            let (holds, stands) = condition(self).await;
+            if holds {
+                return;
+            }
+            if stands != stood {
+                (stood, since) = (stands, Instant::now());
+            }
+            let said = || self.hosts.last().map_or_else(String::new, |host| tail(&host.said()));
+            assert!(since.elapsed() < self.patience(), "it does not come: {what}; it stays at {stood}; a host says:\n{}", said());
+            self.revive();
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        // A world with a mutant may stand still for ever.
+        if self.environment.iter().any(|(name, _)| name == "TOLK_MUTANT") { PATIENCE / 6 } else { PATIENCE }
+    }
+
+    fn revive(&mut self) {
+        for index in 0..self.hosts.len() {
+            if !self.hosts[index].lives() {
+                self.hosts[index] = self.host(&[]);
+            }
+        }
+    }
+
+    /// Produces what the messages still need, waits until all have come to their ends and are published, stops the hosts and balances the
+    /// books. Returns the figures.
+    pub async fn rest(&mut self, resends: Resends) -> String {
+        let rest = self.scripts.rest();
+        self.rig.produce(&rest);
+        self.sent.extend(rest);
+        let mut expected: BTreeMap<String, usize> = BTreeMap::new();
+        for message in &self.sent {
+            *expected.entry(message.status.to_owned()).or_default() += 1;
+        }
+        self.until(&format!("rest with {expected:?}"), async |world| {
+            let (counts, unpublished) = (world.rig.counts().await, world.rig.store.unpublished().await.unwrap());
+            let done = counts == expected && unpublished.iter().all(|(_, count)| *count == 0);
+            (done, format!("{counts:?}, unpublished {unpublished:?}"))
+        })
+        .await;
+        for host in self.hosts.drain(..) {
+            host.terminate().await;
+        }
+        self.books.balance().await;
+        match resends {
+            Resends::Suffix => check::everything(&self.rig, &self.sent, &self.scripts.entries).await,
+            Resends::Any => check::all_but_resends(&self.rig, &self.sent, &self.scripts.entries).await,
+        }
+        let outputs: usize = self.sent.iter().map(|message| message.outputs.len()).sum();
+        format!("{} messages, {outputs} outputs, {} sent again", self.sent.len(), self.rig.published() - outputs)
+    }
+}
+
+/// The end of what a host said.
+pub fn tail(said: &str) -> String {
+    let lines: Vec<&str> = said.lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
+}
