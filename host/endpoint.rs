@@ -1,13 +1,20 @@
 //! Remote systems that translators may ask: named, configured, limited. Holds the only HTTP client of the house.
 
+pub mod addresses;
+mod answer;
 pub mod auth;
 pub mod breaker;
+mod cache;
 mod canonical;
 pub mod client;
 pub mod config;
+pub mod counts;
+mod exchange;
+pub mod pace;
 pub mod template;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -20,11 +27,12 @@ use crate::plugin::{Call, Response};
 pub enum Called {
     /// A response the translator is to see: a status that the endpoint does not retry, or any status of a lenient call.
     Response(Response),
-    /// The attempt failed: a retried status or body pointer (`remote-status`, `remote-body`), a redirect (`remote-redirect`), a body that is
-    /// too large or encoded (`remote-too-large`, `remote-encoding`). Counts as an attempt of the message. `reason` has status and the body's
-    /// start; `after_ms` is what `Retry-After` said, `None` leaves the wait to the feed's retries.
+    /// The attempt failed: after the last try a retried status or body (`remote-status`, `remote-body`) or, where the settings say so, nobody
+    /// there (`remote-unreachable`); a redirect (`remote-redirect`); a body that is too large or encoded (`remote-too-large`,
+    /// `remote-encoding`). Counts as an attempt of the message. `reason` has status and the body's start; `after_ms` is what `Retry-After`
+    /// said, `None` leaves the wait to the feed's retries.
     Failed { code: String, reason: String, after_ms: Option<u64> },
-    /// The endpoint is away (transport error, time-out, no token, all places busy, breaker open). Messages park without burning attempts and
+    /// The endpoint is away (transport error, time-out, no token, all places busy, breaker open, paused). Messages park without burning attempts and
     /// try again after `after_ms`. A lenient call gets it too: whoever runs the rounds answers that with `unreachable`.
     Away { reason: String, after_ms: u64 },
     /// The call itself is wrong: no such endpoint, a parameter missing for its template. The message fails.
@@ -37,6 +45,11 @@ pub trait Caller: Send + Sync {
     /// Makes one call for `origin`: a message's id, or an order's. Equal calls of one origin carry the same idempotency key. Never panics,
     /// always returns within the endpoint's own time-outs.
     async fn call(&self, call: &Call, origin: Uuid) -> Called;
+
+    /// Whether an endpoint has failed last, or is paused. Once it is not, messages that parked for it may go on.
+    fn is_away(&self, _endpoint: &str) -> bool {
+        false
+    }
 }
 
 /// What is wrong with an endpoint's settings.
@@ -55,44 +68,83 @@ pub enum Error {
 pub struct State {
     /// Its name in the config.
     pub endpoint: String,
+    /// Whether an operator has paused it.
+    pub paused: bool,
     /// `closed`, `open` or `probing`.
     pub breaker: &'static str,
     /// Failures in a row.
     pub failures: u32,
     /// When the next probe may go, in milliseconds from now, while the breaker is open.
     pub probe_after_ms: Option<u64>,
-    /// Calls under way.
+    /// Requests under way.
     pub calls: usize,
+    /// What it has done so far.
+    pub counts: counts::SoFar,
+}
+
+/// What endpoints take from the machine; tests give something else.
+#[derive(Clone)]
+pub struct Outside {
+    /// The time.
+    pub pace: pace::Pace,
+    /// Who knows names.
+    pub names: Arc<dyn addresses::Names>,
+}
+
+impl Default for Outside {
+    fn default() -> Self {
+        Self { pace: pace::Pace::Real, names: Arc::new(addresses::Machine) }
+    }
 }
 
 /// The configured endpoints.
 pub struct Endpoints {
-    by_name: BTreeMap<String, client::Endpoint>,
+    by_name: BTreeMap<String, Arc<client::Endpoint>>,
 }
 
 impl Endpoints {
     /// Checks the settings and makes the endpoints ready; nothing is sent. Secrets in the settings are expanded already.
     pub fn new(configs: &BTreeMap<String, config::Config>) -> Result<Self, Error> {
+        Self::with(configs, &Outside::default())
+    }
+
+    /// The same, with a time and names of a test's.
+    pub fn with(configs: &BTreeMap<String, config::Config>, outside: &Outside) -> Result<Self, Error> {
         // Another part of the process may have installed its own provider: that one serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        // Redirects and proxies of the environment would take calls to hosts that no config names.
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .referer(false)
-            .user_agent(concat!("tolk/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| Error::Client(client::cause(error)))?;
-        let by_name = configs
-            .iter()
-            .map(|(name, config)| Ok((name.clone(), client::Endpoint::new(name, config, client.clone())?)))
-            .collect::<Result<_, Error>>()?;
+        // Endpoints that may reach the same addresses share a client.
+        let mut clients: Vec<(Arc<addresses::Rules>, reqwest::Client)> = Vec::new();
+        let mut by_name = BTreeMap::new();
+        for (name, config) in configs {
+            let rules = rules(name, config)?;
+            let client = match clients.iter().find(|(known, _)| **known == rules) {
+                Some((_, client)) => client.clone(),
+                None => {
+                    let rules = Arc::new(rules);
+                    let client = client(rules.clone(), outside)?;
+                    clients.push((rules, client.clone()));
+                    client
+                }
+            };
+            by_name.insert(name.clone(), Arc::new(client::Endpoint::new(name, config, client, outside.pace.clone())?));
+        }
         Ok(Self { by_name })
+    }
+
+    /// Pauses or resumes an endpoint: while it is paused nothing is sent, and messages that need it park. False: there is none of this name.
+    pub fn set_paused(&self, name: &str, paused: bool) -> bool {
+        let endpoint = self.by_name.get(name);
+        endpoint.inspect(|endpoint| endpoint.set_paused(paused)).is_some()
+    }
+
+    /// Forgets every cached answer.
+    pub fn forget(&self) {
+        self.by_name.values().for_each(|endpoint| endpoint.forget());
     }
 
     /// What people see of each endpoint, by name.
     pub fn states(&self) -> Vec<State> {
-        self.by_name.values().map(client::Endpoint::state).collect()
+        self.by_name.values().map(|endpoint| endpoint.state()).collect()
     }
 
     /// Whether shadows and dry runs may call an endpoint; false for an unknown one.
@@ -115,4 +167,37 @@ impl Caller for Endpoints {
         };
         endpoint.call(call, origin).await
     }
+
+    fn is_away(&self, endpoint: &str) -> bool {
+        self.by_name.get(endpoint).is_some_and(|endpoint| endpoint.is_away())
+    }
+}
+
+/// The addresses that an endpoint may reach; its settings must not name others.
+fn rules(name: &str, config: &config::Config) -> Result<addresses::Rules, Error> {
+    let wrong = |key: &str, reason: String| Error::Config { endpoint: name.to_owned(), key: key.to_owned(), reason };
+    let rules = addresses::Rules::new(config).map_err(|(key, reason)| wrong(key, reason))?;
+    let mut urls = vec![("base_url", config.base_url.as_str())];
+    if let config::Auth::ClientCredentials { token_url, .. } = &config.auth {
+        urls.push(("auth.token_url", token_url));
+    }
+    for (key, text) in urls {
+        let url = template::parse_base(text).map_err(|reason| wrong(key, reason))?;
+        if let Some(reason) = rules.literal_refusal(&url) {
+            return Err(wrong(key, reason));
+        }
+    }
+    Ok(rules)
+}
+
+fn client(rules: Arc<addresses::Rules>, outside: &Outside) -> Result<reqwest::Client, Error> {
+    // Redirects and proxies of the environment would take calls to hosts that no config names.
+    reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .referer(false)
+        .user_agent(concat!("tolk/", env!("CARGO_PKG_VERSION")))
+        .dns_resolver(Arc::new(addresses::Guard { rules, names: outside.names.clone() }))
+        .build()
+        .map_err(|error| Error::Client(exchange::cause(error)))
 }

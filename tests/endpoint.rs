@@ -1,12 +1,18 @@
 //! Endpoints against a real loopback server that answers, lingers, breaks off and lies.
 
+mod addresses;
+mod away;
+mod cache;
+mod hostile;
+mod retries;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use tolk::endpoint::config::Config;
-use tolk::endpoint::{Called, Caller, Endpoints};
+use tolk::endpoint::pace::{Ahead, Pace};
+use tolk::endpoint::{Called, Caller, Endpoints, Outside};
 use tolk::plugin::{Call, Response};
 use uuid::Uuid;
 
@@ -34,6 +40,14 @@ fn lenient() -> Call {
     Call { lenient: true, ..call(&[]) }
 }
 
+/// The same, with a time that runs ahead.
+fn ahead(base_url: &str, settings: &str) -> (Arc<Endpoints>, Arc<Ahead>) {
+    let config: Config = toml::from_str(&format!("base_url = \"{base_url}\"\n{settings}")).unwrap();
+    let time = Arc::new(Ahead::default());
+    let outside = Outside { pace: Pace::Ahead(time.clone()), ..Outside::default() };
+    (Arc::new(Endpoints::with(&BTreeMap::from([("person".to_owned(), config)]), &outside).unwrap()), time)
+}
+
 fn response(called: Called) -> Response {
     match called {
         Called::Response(response) => response,
@@ -58,13 +72,13 @@ fn failed(called: Called) -> (String, String, Option<u64>) {
 #[tokio::test]
 async fn templates_fill_path_query_headers_and_body() {
     let stub = Stub::start(|_, _| Reply::json(200, "{\"ok\":true}").with_header("X-Trace", "7").with_header("set-cookie", "s=1")).await;
-    let settings = "method = \"post\"\npath = \"/v1/{id}/x?since={day}\"\nheaders = { \"X-Id\" = \"nr {id}\" }\nauth = { kind = \"bearer\", token = \"t0k\" }";
+    let settings = "response_headers = [\"X-Trace\", \"content-type\"]\nmethod = \"post\"\npath = \"/v1/{id}/x?since={day}\"\nheaders = { \"X-Id\" = \"nr {id}\" }\nauth = { kind = \"bearer\", token = \"t0k\" }";
     let mut call = call(&[("day", "2024-01-01T00:00+01"), ("id", "a/../b")]);
     call.body = Some("{\"q\":1}".into());
     let got = response(endpoints(&stub.url(), settings).call(&call, ORIGIN).await);
     assert_eq!((got.status, got.body.as_ref()), (200, "{\"ok\":true}".as_bytes()));
-    assert!(got.headers.contains(&("x-trace".to_owned(), "7".to_owned())), "{:?}", got.headers);
-    assert!(got.headers.iter().all(|(name, _)| name != "set-cookie"));
+    let headers = [("content-type", "application/json"), ("x-trace", "7")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(got.headers, headers);
     let sent = &stub.requests()[0];
     assert_eq!((sent.method.as_str(), sent.path.as_str()), ("POST", "/v1/a%2F..%2Fb/x?since=2024-01-01T00%3A00%2B01"));
     assert_eq!(sent.header("host"), Some(stub.address.to_string().as_str()));
@@ -106,150 +120,6 @@ async fn statuses_are_answers_unless_they_are_retried() {
     assert_eq!(reason, "endpoint \"person\": 503 Service Unavailable, body \"down\\r\\n\\u{1b}[31m\"");
     assert_eq!(failed(endpoints.call(&call(&[]), ORIGIN).await).2, Some(17_000));
     assert_eq!(response(endpoints.call(&lenient(), ORIGIN).await).status, 500);
-}
-
-#[tokio::test]
-async fn a_body_pointer_that_resolves_fails_the_attempt() {
-    let bodies = ["{\"errors\":null}", "{\"errors\":[]}", "{\"errors\":[{\"message\":\"no\"}]}", "not json", "{\"errors\":[1]}"];
-    let stub = Stub::start(move |number, _| Reply::json(200, bodies[number])).await;
-    let endpoints = endpoints(&stub.url(), "path = \"/graphql\"\nmethod = \"POST\"\nretry_pointers = [\"/errors\"]");
-    assert_eq!(response(endpoints.call(&call(&[]), ORIGIN).await).status, 200);
-    assert_eq!(response(endpoints.call(&call(&[]), ORIGIN).await).status, 200);
-    let (code, reason, _) = failed(endpoints.call(&call(&[]), ORIGIN).await);
-    assert_eq!(code, "remote-body");
-    assert!(reason.contains("/errors") && reason.contains("{\"message\":\"no\"}"), "{reason}");
-    assert_eq!(response(endpoints.call(&call(&[]), ORIGIN).await).body, "not json");
-    assert_eq!(response(endpoints.call(&lenient(), ORIGIN).await).body, bodies[4]);
-}
-
-#[tokio::test]
-async fn redirects_are_not_followed() {
-    let trap = Stub::start(|_, _| Reply::json(200, "secret")).await;
-    let to = format!("{}/latest/meta-data", trap.url());
-    let stub = Stub::start(move |_, _| Reply::json(302, "").with_header("location", &to)).await;
-    let endpoints = endpoints(&stub.url(), "path = \"/\"");
-    let (code, reason, _) = failed(endpoints.call(&call(&[]), ORIGIN).await);
-    assert!(code == "remote-redirect" && reason.contains("/latest/meta-data"), "{code}: {reason}");
-    assert_eq!(response(endpoints.call(&lenient(), ORIGIN).await).status, 302);
-    assert_eq!(trap.count(), 0);
-}
-
-#[tokio::test]
-async fn hangs_drips_and_resets_end_at_the_deadline() {
-    for reply in [Reply::Hang, Reply::Drip(Duration::from_millis(5)), Reply::After(Duration::from_secs(60), Box::new(Reply::Hang))] {
-        let what = format!("{reply:?}");
-        let stub = Stub::start(move |_, _| reply.clone()).await;
-        let endpoints = endpoints(&stub.url(), "path = \"/\"\ntimeout_ms = 150\nbackoff_ms = [700]");
-        let start = Instant::now();
-        let (reason, after_ms) = away(endpoints.call(&lenient(), ORIGIN).await);
-        assert!(start.elapsed() < Duration::from_secs(5), "{what} took {:?}", start.elapsed());
-        assert!(reason.contains("timeout_ms") && (700..=840).contains(&after_ms), "{what}: {reason}, {after_ms} ms");
-    }
-    let stub = Stub::start(|_, _| Reply::Reset).await;
-    away(endpoints(&stub.url(), "path = \"/\"").call(&call(&[]), ORIGIN).await);
-    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let (reason, _) = away(endpoints(&format!("http://{nobody}"), "path = \"/{id}\"").call(&call(&[("id", "s3cret")]), ORIGIN).await);
-    assert!(reason.contains("refused") && !reason.contains("s3cret"), "{reason}");
-}
-
-#[tokio::test]
-async fn bodies_are_capped() {
-    let gzip = Reply::json(200, "\u{1f}pretend").with_header("content-encoding", "gzip");
-    let replies = [
-        (Reply::Huge { bytes: 1 << 30, declared: true }, Some("remote-too-large")),
-        (Reply::Huge { bytes: 1 << 30, declared: false }, Some("remote-too-large")),
-        (Reply::Huge { bytes: 10_000, declared: false }, None),
-        (Reply::Huge { bytes: 10_001, declared: true }, Some("remote-too-large")),
-        (gzip, Some("remote-encoding")),
-    ];
-    for (reply, want) in replies {
-        let what = format!("{reply:?}");
-        let stub = Stub::start(move |_, _| reply.clone()).await;
-        let called = endpoints(&stub.url(), "path = \"/\"\nbody_bytes_max = 10000").call(&call(&[]), ORIGIN).await;
-        match want {
-            Some(code) => assert_eq!(failed(called).0, code, "{what}"),
-            None => assert_eq!(response(called).body.len(), 10_000, "{what}"),
-        }
-    }
-}
-
-#[tokio::test]
-async fn the_breaker_opens_and_one_probe_closes_it() {
-    let up = Arc::new(AtomicBool::new(false));
-    let is_up = up.clone();
-    let stub = Stub::start(move |_, _| if is_up.load(Ordering::SeqCst) { Reply::json(200, "{}") } else { Reply::json(500, "{}") }).await;
-    let endpoints = endpoints(&stub.url(), "path = \"/\"\nbreaker_failures = 3\nbreaker_open_ms = 60000");
-    for _ in 0..3 {
-        failed(endpoints.call(&call(&[]), ORIGIN).await);
-    }
-    let (reason, after_ms) = away(endpoints.call(&call(&[]), ORIGIN).await);
-    assert!(reason.contains("breaker is open after 3 failures") && (50_000..=72_000).contains(&after_ms), "{reason}, {after_ms} ms");
-    away(endpoints.call(&lenient(), ORIGIN).await);
-    assert_eq!(stub.count(), 3, "nothing goes out while it is open");
-    let state = &endpoints.states()[0];
-    assert_eq!((state.endpoint.as_str(), state.breaker, state.failures, state.calls), ("person", "open", 3, 0));
-    assert!(state.probe_after_ms.is_some());
-
-    let endpoints = self::endpoints(&stub.url(), "path = \"/\"\nbreaker_failures = 1\nbreaker_open_ms = 1");
-    failed(endpoints.call(&call(&[]), ORIGIN).await);
-    up.store(true, Ordering::SeqCst);
-    while !matches!(endpoints.call(&call(&[]), ORIGIN).await, Called::Response(_)) {
-        tokio::task::yield_now().await;
-    }
-    let state = &endpoints.states()[0];
-    assert_eq!((state.breaker, state.failures, state.probe_after_ms), ("closed", 0, None));
-}
-
-#[tokio::test]
-async fn only_one_probe_is_under_way() {
-    let stub = Stub::start(|number, _| if number == 0 { Reply::json(500, "{}") } else { Reply::Hang }).await;
-    let endpoints = Arc::new(endpoints(&stub.url(), "path = \"/\"\nbreaker_failures = 1\nbreaker_open_ms = 1\ntimeout_ms = 20000"));
-    failed(endpoints.call(&call(&[]), ORIGIN).await);
-    let prober = endpoints.clone();
-    let probe = tokio::spawn(async move {
-        loop {
-            prober.call(&call(&[]), ORIGIN).await;
-        }
-    });
-    stub.reached(2).await;
-    assert!(away(endpoints.call(&call(&[]), ORIGIN).await).0.contains("probe is under way"));
-    assert_eq!(endpoints.states()[0].breaker, "probing");
-    probe.abort();
-    assert!(probe.await.unwrap_err().is_cancelled());
-    // A probe that was given up frees the place for the next.
-    assert_eq!(endpoints.states()[0].breaker, "open");
-    assert_eq!(stub.count(), 2);
-}
-
-#[tokio::test]
-async fn concurrency_is_limited_and_a_full_endpoint_sends_away() {
-    let stub = Stub::start(|_, _| Reply::Hang).await;
-    let endpoints = Arc::new(endpoints(&stub.url(), "path = \"/\"\nconcurrency_max = 2\ntimeout_ms = 20000"));
-    let calls: Vec<_> = (0..5)
-        .map(|_| {
-            let endpoints = endpoints.clone();
-            tokio::spawn(async move { endpoints.call(&call(&[]), ORIGIN).await })
-        })
-        .collect();
-    stub.reached(2).await;
-    assert_eq!(endpoints.states()[0].calls, 2);
-    assert_eq!(stub.count(), 2);
-    calls.iter().for_each(tokio::task::JoinHandle::abort);
-
-    let busy = Arc::new(self::endpoints(&stub.url(), "path = \"/\"\nconcurrency_max = 1\ntimeout_ms = 300\nbreaker_failures = 0"));
-    let holder = busy.clone();
-    let holding = tokio::spawn(async move {
-        loop {
-            holder.call(&call(&[]), ORIGIN).await;
-        }
-    });
-    stub.reached(3).await;
-    let mut reasons = Vec::new();
-    for _ in 0..4 {
-        reasons.push(away(busy.call(&call(&[]), ORIGIN).await).0);
-    }
-    assert!(reasons.iter().any(|reason| reason.contains("concurrency_max") || reason.contains("timeout_ms")), "{reasons:?}");
-    holding.abort();
 }
 
 #[tokio::test]
@@ -327,7 +197,14 @@ fn wrong_settings_name_their_key() {
     for (settings, key) in [
         ("path = \"x\"", "endpoints.person.path"),
         ("path = \"/\"\nretry_statuses = [\"5xx\"]", "endpoints.person.retry_statuses"),
-        ("path = \"/\"\nretry_pointers = [\"errors\"]", "endpoints.person.retry_pointers"),
+        ("path = \"/\"\nretry_bodies = [\"errors\"]", "endpoints.person.retry_bodies"),
+        ("path = \"/\"\nfinal_bodies = [{ pointer = \"errors\", equals = [1] }]", "endpoints.person.final_bodies"),
+        ("path = \"/\"\ntries = 0", "endpoints.person.tries"),
+        ("path = \"/\"\nresponse_headers = [\"Set-Cookie\"]", "endpoints.person.response_headers"),
+        ("path = \"/\"\nallow_addresses = [\"10.0.0.0/33\"]", "endpoints.person.allow_addresses"),
+        ("path = \"/\"\ncache = { ttl_ms = 1, entries_max = 0 }", "endpoints.person.cache.entries_max"),
+        ("path = \"/\"\nidempotency_key = true\ncache = { ttl_ms = 1 }", "endpoints.person.idempotency_key"),
+        ("path = \"/\"\nmethod = \"POST\"\nheaders = { Idempotency-Key = \"1\" }", "endpoints.person.headers.Idempotency-Key"),
         ("path = \"/\"\nheaders = { Host = \"x\" }", "endpoints.person.headers.Host"),
         ("path = \"/\"\nconcurrency_max = 0", "endpoints.person.concurrency_max"),
         ("path = \"/\"\nauth = { kind = \"bearer\", token = \"a\\nb\" }", "endpoints.person.auth.token"),

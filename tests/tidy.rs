@@ -17,6 +17,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("rdkafka", &["host/source/kafka", "host/sink/kafka"]),
     ("reqwest", &["host/endpoint"]),
     ("rustls", &["host/endpoint"]),
+    ("ipnet", &["host/endpoint"]),
     ("axum", &["host/admin"]),
     ("clap", &["host/cli"]),
     ("clap_complete", &["host/cli"]),

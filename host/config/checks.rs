@@ -175,10 +175,16 @@ fn endpoint(name: &str, endpoint: &endpoint::config::Config, found: &mut Finding
             found.add(key(&format!("retry_statuses[{i}]")), format!("\"{range}\" is no status and no range such as \"500-599\""));
         }
     }
-    found.pointers(&key("retry_pointers"), &endpoint.retry_pointers);
-    if endpoint.backoff_ms.is_empty() {
-        found.add(key("backoff_ms"), "needs at least one wait, in milliseconds");
+    for (rest, places) in [("retry_bodies", &endpoint.retry_bodies), ("final_bodies", &endpoint.final_bodies)] {
+        let pointers: Vec<String> = places.iter().map(|place| place.pointer().to_owned()).collect();
+        found.pointers(&key(rest), &pointers);
     }
+    for (rest, waits) in [("backoff_ms", &endpoint.backoff_ms), ("away_ms", &endpoint.away_ms)] {
+        if waits.is_empty() {
+            found.add(key(rest), "needs at least one wait, in milliseconds");
+        }
+    }
+    found.positive(key("tries"), endpoint.tries.into());
     found.positive(key("timeout_ms"), endpoint.timeout_ms);
     found.positive(key("concurrency_max"), endpoint.concurrency_max as u64);
     found.positive(key("breaker_open_ms"), endpoint.breaker_open_ms);

@@ -8,8 +8,8 @@ use reqwest::{Client, Url};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
-use super::client::{cause, escaped, read_body};
 use super::config;
+use super::exchange::{cause, escaped, read_body};
 use super::template::parse_base;
 
 /// A token is fetched anew when this much, or a fifth of its life, is left.

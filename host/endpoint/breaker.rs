@@ -4,8 +4,12 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long others wait while a probe is under way.
-const WHILE_PROBING: Duration = Duration::from_millis(500);
+/// Calls turned away in each turn of the breaker that may come back for the next probe; all others come later, or when they are told.
+const EARLY_MAX: u32 = 3;
+/// How many turns of the breaker the others stay away...
+const LATE_TURNS: u32 = 5;
+/// ...but no longer than this, or one turn.
+const LATE_MAX: Duration = Duration::from_secs(60);
 
 /// The breaker of one endpoint.
 #[derive(Debug)]
@@ -23,6 +27,8 @@ struct Inner {
     failures: u32,
     /// Raised at every change of state: what a call of an earlier generation reports is old news.
     generation: u64,
+    /// Calls turned away early in this generation.
+    early: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +49,17 @@ pub enum Seen {
     Probing,
 }
 
+/// No leave: the breaker is open, or a probe is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// When the next probe goes, if no other one is under way.
+    pub probe_after: Duration,
+    /// When to come back.
+    pub after: Duration,
+    /// Whether it is to come back for the probe.
+    pub early: bool,
+}
+
 /// Leave to make one call. Dropped without a report (the call was given up), it counts as nothing, and frees the probe.
 #[derive(Debug)]
 pub struct Leave<'a> {
@@ -55,17 +72,20 @@ pub struct Leave<'a> {
 impl Breaker {
     /// A closed breaker.
     pub fn new(failures_max: u32, open_for: Duration) -> Self {
-        Self { failures_max, open_for, inner: Mutex::new(Inner { state: State::Closed, failures: 0, generation: 0 }) }
+        Self { failures_max, open_for, inner: Mutex::new(Inner { state: State::Closed, failures: 0, generation: 0, early: 0 }) }
     }
 
-    /// Leave for a call, or how long to wait before asking again.
-    pub fn ask(&self, now: Instant) -> Result<Leave<'_>, Duration> {
+    /// Leave for a call, or when to ask again.
+    pub fn ask(&self, now: Instant) -> Result<Leave<'_>, Refusal> {
+        if let Some(refusal) = self.refuse(now) {
+            return Err(refusal);
+        }
         let mut inner = self.lock();
         let probe = match inner.state {
             State::Closed => false,
-            State::Open { until } if until > now => return Err(until - now),
             State::Open { .. } => true,
-            State::Probing => return Err(WHILE_PROBING.min(self.open_for)),
+            // Another one was quicker.
+            State::Probing => return Err(self.refusal(&mut inner, self.open_for)),
         };
         if probe {
             inner.change(State::Probing);
@@ -73,13 +93,22 @@ impl Breaker {
         Ok(Leave { breaker: self, generation: inner.generation, probe, reported: false })
     }
 
-    /// How long to wait before asking for leave can help; `None`: ask now.
-    pub fn wait(&self, now: Instant) -> Option<Duration> {
-        match self.lock().state {
-            State::Open { until } if until > now => Some(until - now),
-            State::Probing => Some(WHILE_PROBING.min(self.open_for)),
-            State::Closed | State::Open { .. } => None,
-        }
+    /// When to ask for leave, where asking now cannot help.
+    pub fn refuse(&self, now: Instant) -> Option<Refusal> {
+        let mut inner = self.lock();
+        let probe_after = match inner.state {
+            State::Open { until } if until > now => until - now,
+            State::Probing => self.open_for,
+            State::Closed | State::Open { .. } => return None,
+        };
+        Some(self.refusal(&mut inner, probe_after))
+    }
+
+    fn refusal(&self, inner: &mut Inner, probe_after: Duration) -> Refusal {
+        let early = inner.early < EARLY_MAX;
+        inner.early += u32::from(early);
+        let late = (self.open_for * LATE_TURNS).min(LATE_MAX.max(self.open_for));
+        Refusal { probe_after, after: if early { probe_after } else { probe_after + late }, early }
     }
 
     /// Its state, and its failures in a row.
@@ -102,6 +131,7 @@ impl Inner {
     fn change(&mut self, state: State) {
         self.state = state;
         self.generation += 1;
+        self.early = 0;
     }
 }
 
@@ -176,8 +206,8 @@ mod tests {
         assert_eq!(breaker.seen(now), (Seen::Closed, 2));
         breaker.ask(now).unwrap().failed(now);
         assert_eq!(breaker.seen(now), (Seen::Open { probe_after: OPEN }, 3));
-        assert_eq!(breaker.ask(now + Duration::from_secs(2)).unwrap_err(), Duration::from_secs(3));
-        assert_eq!(breaker.wait(now), Some(OPEN));
+        let refusal = breaker.ask(now + Duration::from_secs(2)).unwrap_err();
+        assert_eq!((refusal.probe_after, refusal.after), (Duration::from_secs(3), Duration::from_secs(3)));
     }
 
     #[test]
@@ -191,6 +221,22 @@ mod tests {
         probe.succeeded();
         assert_eq!(breaker.seen(later), (Seen::Closed, 0));
         assert!(!breaker.ask(later).unwrap().is_probe());
+    }
+
+    #[test]
+    fn a_few_come_back_for_the_probe_and_the_others_later() {
+        let now = Instant::now();
+        let breaker = opened(now);
+        let turned_away = |at: Instant| (0..10).map(|_| breaker.refuse(at).unwrap()).filter(|refusal| refusal.early).count();
+        assert_eq!(turned_away(now), 3);
+        let late = breaker.refuse(now).unwrap();
+        assert_eq!((late.probe_after, late.after), (OPEN, 6 * OPEN));
+        let probe = breaker.ask(now + OPEN).unwrap();
+        assert_eq!(turned_away(now + OPEN), 3, "each turn anew");
+        probe.failed(now + OPEN);
+        assert_eq!(turned_away(now + OPEN), 3);
+        breaker.ask(now + 2 * OPEN).unwrap().succeeded();
+        assert_eq!(breaker.refuse(now + 2 * OPEN), None);
     }
 
     #[test]

@@ -1,31 +1,33 @@
-//! One endpoint: turns a call into an HTTP request and what comes back into a `Called`. Holds the deadline, the body cap, the limit of
-//! concurrent calls and the breaker of its endpoint.
+//! One endpoint: turns a call into requests and what comes back into a `Called`. Holds the tries, the deadline, the limit of concurrent
+//! calls, the cache and the breaker of its endpoint.
 
-use std::error::Error as _;
-use std::fmt;
-use std::ops::RangeInclusive;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, LOCATION, RETRY_AFTER, SET_COOKIE};
-use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use reqwest::header::{CONTENT_TYPE, HeaderName};
+use reqwest::{Client, Method, RequestBuilder};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::auth::{Auth, Credentials};
-use super::breaker::{Breaker, Leave, Seen};
-use super::config::Config;
+use super::answer::{Answers, Ended, Judged};
+use super::auth::Auth;
+use super::breaker::{Breaker, Leave, Refusal, Seen};
+use super::cache::{Cache, Found, ended};
+use super::config::{Config, Unreachable};
+use super::counts::Counts;
+use super::exchange::{Exchange, Trouble, exchange};
+use super::pace::Pace;
 use super::template::{Template, UrlTemplate};
 use super::{Called, Error, State, canonical};
-use crate::plugin::{Call, Response};
+use crate::plugin::Call;
 
-/// Bytes of a body that a reason shows.
-const BODY_SHOWN: usize = 200;
-/// The longest `Retry-After` that is believed.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+/// The longest `Retry-After` that a call waits out between two of its tries; a longer one fails the attempt, which comes back by then.
+const RETRY_AFTER_WAITED: Duration = Duration::from_secs(30);
+/// How long messages park while an operator has paused the endpoint; when it is resumed they are told.
+const PAUSED: Duration = Duration::from_secs(60);
 /// Headers that the connection or the body decides; templates may not.
 const HEADERS_REFUSED: [&str; 5] = ["host", "content-length", "transfer-encoding", "connection", "accept-encoding"];
-
 /// The header that tells a server which requests are one and the same.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
@@ -37,140 +39,135 @@ pub struct Endpoint {
     url: UrlTemplate,
     headers: Vec<(HeaderName, Template)>,
     auth: Auth,
+    answers: Answers,
     timeout: Duration,
-    retry_statuses: Vec<RangeInclusive<u16>>,
-    retry_pointers: Vec<String>,
+    tries: u32,
     backoff_ms: Vec<u64>,
+    unreachable: Unreachable,
+    away_ms: Vec<u64>,
     body_bytes_max: usize,
     idempotency_key: bool,
     concurrency_max: usize,
     permits: Semaphore,
     breaker: Breaker,
+    /// Why the last failure was one, without anything of a body.
+    last_failure: Mutex<String>,
+    paused: AtomicBool,
+    cache: Option<Arc<Cache>>,
+    counts: Counts,
+    pace: Pace,
     /// Whether shadows and dry runs may call it.
     pub safe: bool,
 }
 
-/// What an HTTP exchange ended in, before anybody judges it.
-enum Exchange {
-    Answer { status: StatusCode, headers: HeaderMap, body: Bytes },
-    Broken(Trouble),
-    NoToken(String),
-}
-
-/// Why a body could not be read.
-pub(super) enum Trouble {
-    /// The connection broke, or the deadline came.
-    Transport(String),
-    /// It is longer than the cap, in bytes.
-    TooLarge(usize),
-}
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Transport(reason) => f.write_str(reason),
-            Self::TooLarge(max) => write!(f, "the body is longer than {max} bytes"),
-        }
-    }
+/// A try's end, and whether another one may fare better.
+struct Tried {
+    ended: Ended,
+    again: bool,
 }
 
 impl Endpoint {
     /// Checks the settings and makes the endpoint ready; nothing is sent.
-    pub fn new(name: &str, config: &Config, client: Client) -> Result<Self, Error> {
+    pub fn new(name: &str, config: &Config, client: Client, pace: Pace) -> Result<Self, Error> {
         let wrong = |key: &str, reason: String| Error::Config { endpoint: name.to_owned(), key: key.to_owned(), reason };
         let method = Method::from_bytes(config.method.to_ascii_uppercase().as_bytes())
             .map_err(|_| wrong("method", format!("\"{}\" is no method", config.method)))?;
         let url = UrlTemplate::parse(&config.base_url, &config.path).map_err(|(key, reason)| wrong(key, reason))?;
-        let changes = !method.is_safe() && !config.safe;
+        let changes = !method.is_safe() && !config.safe && config.cache.is_none();
         let idempotency_key = config.idempotency_key.unwrap_or(changes);
-        let mut headers = Vec::new();
-        for (header, template) in &config.headers {
-            let key = format!("headers.{header}");
-            let parsed: HeaderName = header.parse().map_err(|_| wrong(&key, format!("\"{header}\" is no header name")))?;
-            if HEADERS_REFUSED.contains(&parsed.as_str()) {
-                return Err(wrong(&key, "the host sets this header itself: remove it".to_owned()));
-            }
-            if parsed == IDEMPOTENCY_KEY && idempotency_key {
-                return Err(wrong(&key, "the host sets this header itself: remove it, or set idempotency_key = false".to_owned()));
-            }
-            headers.push((parsed, Template::parse(template).map_err(|reason| wrong(&key, reason))?));
-        }
-        for pointer in &config.retry_pointers {
-            if !pointer.starts_with('/') {
-                return Err(wrong("retry_pointers", format!("\"{pointer}\" is no JSON pointer: it starts with \"/\"")));
-            }
+        if idempotency_key && config.cache.is_some() {
+            return Err(wrong("idempotency_key", "calls that share an answer have no key of their own: remove it, or cache".to_owned()));
         }
         for (key, value) in [
             ("timeout_ms", config.timeout_ms),
+            ("tries", config.tries.into()),
             ("concurrency_max", config.concurrency_max as u64),
             ("body_bytes_max", config.body_bytes_max as u64),
+            ("cache.entries_max", config.cache.as_ref().map_or(1, |cache| cache.entries_max as u64)),
         ] {
             if value == 0 {
                 return Err(wrong(key, "it must be more than 0".to_owned()));
             }
         }
-        let retry_statuses = config.retry_statuses.iter().map(|text| statuses(text)).collect::<Result<_, _>>();
         Ok(Self {
             name: name.to_owned(),
             client,
             method,
             url,
-            headers,
+            headers: headers(config, idempotency_key).map_err(|(key, reason)| wrong(&key, reason))?,
             auth: Auth::new(&config.auth).map_err(|(key, reason)| wrong(key, reason))?,
+            answers: Answers::new(name, config).map_err(|(key, reason)| wrong(key, reason))?,
             timeout: Duration::from_millis(config.timeout_ms),
-            retry_statuses: retry_statuses.map_err(|reason| wrong("retry_statuses", reason))?,
-            retry_pointers: config.retry_pointers.clone(),
+            tries: config.tries,
             backoff_ms: config.backoff_ms.clone(),
+            unreachable: config.unreachable,
+            away_ms: config.away_ms.clone(),
             body_bytes_max: config.body_bytes_max,
             idempotency_key,
             concurrency_max: config.concurrency_max,
             permits: Semaphore::new(config.concurrency_max.min(Semaphore::MAX_PERMITS)),
             breaker: Breaker::new(config.breaker_failures, Duration::from_millis(config.breaker_open_ms)),
+            last_failure: Mutex::default(),
+            paused: AtomicBool::new(false),
+            cache: config.cache.as_ref().map(|cache| Arc::new(Cache::new(cache))),
+            counts: Counts::default(),
+            pace,
             safe: config.safe,
         })
     }
 
-    /// Makes one call: at most one time-out for a free place, and one for the call itself.
-    pub async fn call(&self, call: &Call, origin: Uuid) -> Called {
-        let (request, may_repeat) = match self.request(call, origin) {
+    /// Makes one call: for each of its tries at most one time-out for a free place, and one for the request itself.
+    pub async fn call(self: &Arc<Self>, call: &Call, origin: Uuid) -> Called {
+        Counts::count(&self.counts.calls);
+        let request = match self.request(call, origin) {
             Ok(built) => built,
-            Err(reason) => return Called::Wrong { reason: format!("endpoint \"{}\": {reason}", self.name) },
+            Err(reason) => return Called::Wrong { reason: self.named(&reason) },
         };
-        // A breaker that is open, or opens while this call waits for a place, sends it away without a request.
-        if let Some(wait) = self.breaker.wait(Instant::now()) {
-            return self.open(wait);
+        let ended = if self.paused.load(Ordering::Relaxed) {
+            let reason = self.named(&format!("an operator has paused it; `tolk resume --endpoint {}` lets calls go on", self.name));
+            Ended::Away { reason, after: PAUSED, spread: PAUSED / 5 }
+        } else if let Some(cache) = &self.cache {
+            self.shared(cache, call, request).await
+        } else {
+            self.tried(&request).await
+        };
+        self.told(ended, call.lenient)
+    }
+
+    /// Pauses or resumes it. While it is paused nothing is sent; what was cached before is not given out afterwards.
+    pub fn set_paused(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Relaxed);
+        if let Some(cache) = self.cache.as_ref().filter(|_| paused) {
+            cache.forget();
         }
-        let Ok(Ok(_permit)) = tokio::time::timeout(self.timeout, self.permits.acquire()).await else {
-            let reason = format!(
-                "endpoint \"{}\": all {} places (concurrency_max) stayed busy for {:?}",
-                self.name, self.concurrency_max, self.timeout
-            );
-            return Called::Away { reason, after_ms: self.backoff(1) };
-        };
-        let leave = match self.breaker.ask(Instant::now()) {
-            Ok(leave) => leave,
-            Err(wait) => return self.open(wait),
-        };
-        let exchange = match tokio::time::timeout(self.timeout, self.exchange(request, may_repeat)).await {
-            Ok(exchange) => exchange,
-            Err(_) => Exchange::Broken(Trouble::Transport(format!("no answer within {:?} (timeout_ms)", self.timeout))),
-        };
-        self.judge(call, exchange, leave)
+    }
+
+    /// Forgets every answer.
+    pub fn forget(&self) {
+        if let Some(cache) = &self.cache {
+            cache.forget();
+        }
+    }
+
+    /// Whether it has failed last, or is paused: parked messages gain nothing by trying now.
+    pub fn is_away(&self) -> bool {
+        self.paused.load(Ordering::Relaxed) || self.breaker.seen(self.pace.now()) != (Seen::Closed, 0)
     }
 
     /// What people see of the endpoint.
     pub fn state(&self) -> State {
-        let (seen, failures) = self.breaker.seen(Instant::now());
+        let (seen, failures) = self.breaker.seen(self.pace.now());
         let (breaker, probe_after_ms) = match seen {
             Seen::Closed => ("closed", None),
             Seen::Open { probe_after } => ("open", Some(millis(probe_after))),
             Seen::Probing => ("probing", None),
         };
         let calls = self.concurrency_max.saturating_sub(self.permits.available_permits());
-        State { endpoint: self.name.clone(), breaker, failures, probe_after_ms, calls }
+        let paused = self.paused.load(Ordering::Relaxed);
+        State { endpoint: self.name.clone(), paused, breaker, failures, probe_after_ms, calls, counts: self.counts.so_far() }
     }
 
-    fn request(&self, call: &Call, origin: Uuid) -> Result<(RequestBuilder, Option<RequestBuilder>), String> {
+    fn request(&self, call: &Call, origin: Uuid) -> Result<RequestBuilder, String> {
         let mut request = self.client.request(self.method.clone(), self.url.fill(&call.params)?);
         if self.idempotency_key {
             request = request.header(IDEMPOTENCY_KEY, canonical::key(call, origin).to_string());
@@ -186,241 +183,186 @@ impl Endpoint {
             }
             request = request.body(body.clone());
         }
-        let again = request.try_clone();
-        Ok((request, again))
+        Ok(request)
     }
 
-    /// Sends, with a second try where a kept token was refused.
-    async fn exchange(&self, request: RequestBuilder, again: Option<RequestBuilder>) -> Exchange {
-        let credentials = match self.auth.credentials(&self.client).await {
-            Ok(credentials) => credentials,
-            Err(reason) => return Exchange::NoToken(reason),
+    /// A kept answer, or the end of an equal call under way, or of this one, which then goes on though nobody may wait for it any more.
+    async fn shared(self: &Arc<Self>, cache: &Arc<Cache>, call: &Call, request: RequestBuilder) -> Ended {
+        let shared = match cache.find(cache.key(call), self.pace.now()) {
+            Found::Kept(response) => {
+                Counts::count(&self.counts.cached);
+                return Ended::Answer { response, failure: None, keep: true };
+            }
+            Found::UnderWay(shared) => {
+                Counts::count(&self.counts.shared);
+                shared
+            }
+            Found::Nothing(leader, shared) => {
+                let endpoint = self.clone();
+                tokio::spawn(async move {
+                    let ended = endpoint.tried(&request).await;
+                    leader.end(ended, endpoint.pace.now());
+                });
+                shared
+            }
         };
-        let first = self.send(request, &credentials).await;
-        let refused = matches!(&first, Exchange::Answer { status, .. } if *status == StatusCode::UNAUTHORIZED);
-        let Some(again) = again.filter(|_| refused) else { return first };
-        if !self.auth.refused(&credentials).await {
-            return first;
-        }
-        match self.auth.credentials(&self.client).await {
-            Ok(credentials) => self.send(again, &credentials).await,
-            Err(reason) => Exchange::NoToken(reason),
-        }
-    }
-
-    async fn send(&self, mut request: RequestBuilder, credentials: &Credentials) -> Exchange {
-        if let Some((name, value)) = credentials {
-            request = request.header(name, value.clone());
-        }
-        let mut response = match request.send().await {
-            Ok(response) => response,
-            Err(error) => return Exchange::Broken(Trouble::Transport(cause(error.without_url()))),
+        let broke_off = || {
+            let (reason, after, spread) = (self.named("the call broke off"), Duration::ZERO, Duration::from_secs(1));
+            Ended::Away { reason, after, spread }
         };
-        match read_body(&mut response, self.body_bytes_max).await {
-            Ok(body) => Exchange::Answer { status: response.status(), headers: response.headers().clone(), body },
-            Err(trouble) => Exchange::Broken(trouble),
+        ended(shared).await.unwrap_or_else(broke_off)
+    }
+
+    /// Tries until an answer stands, the tries are used up, or the breaker opens.
+    async fn tried(&self, request: &RequestBuilder) -> Ended {
+        let mut number = 1;
+        loop {
+            let Tried { ended, again } = self.one_try(request).await;
+            if !again || number >= self.tries {
+                return ended;
+            }
+            // The rest of the tries would go nowhere, so they are not used up.
+            if let Some(refusal) = self.breaker.refuse(self.pace.now()) {
+                return self.refused(refusal);
+            }
+            let asked = match &ended {
+                Ended::Answer { failure: Some(failure), .. } => Duration::from_millis(failure.after_ms.unwrap_or(0)),
+                _ => Duration::ZERO,
+            };
+            if asked > RETRY_AFTER_WAITED {
+                return ended;
+            }
+            let backoff = nth(&self.backoff_ms, number);
+            self.pace.wait((backoff + spread(backoff / 5)).max(asked)).await;
+            number += 1;
         }
     }
 
-    /// Decides what the call came to, and tells the breaker.
-    fn judge(&self, call: &Call, exchange: Exchange, leave: Leave<'_>) -> Called {
-        let named = |reason: String| format!("endpoint \"{}\": {reason}", self.name);
-        let (status, headers, body) = match exchange {
-            Exchange::Answer { status, headers, body } => (status, headers, body),
+    async fn one_try(&self, request: &RequestBuilder) -> Tried {
+        // A breaker that is open, or opens while this call waits for a place, sends it away without a request.
+        if let Some(refusal) = self.breaker.refuse(self.pace.now()) {
+            return Tried { ended: self.refused(refusal), again: false };
+        }
+        let Ok(Ok(_permit)) = tokio::time::timeout(self.timeout, self.permits.acquire()).await else {
+            let reason = format!("all {} places (concurrency_max) stayed busy for {:?}", self.concurrency_max, self.timeout);
+            let after = nth(&self.away_ms, 1);
+            return Tried { ended: Ended::Away { reason: self.named(&reason), after, spread: after / 5 }, again: false };
+        };
+        let leave = match self.breaker.ask(self.pace.now()) {
+            Ok(leave) => leave,
+            Err(refusal) => return Tried { ended: self.refused(refusal), again: false },
+        };
+        Counts::count(&self.counts.sent);
+        let exchange = exchange(&self.client, &self.auth, request, self.body_bytes_max);
+        match tokio::time::timeout(self.timeout, exchange).await {
+            Ok(exchange) => self.judge(exchange, leave),
+            Err(_) => self.unreached(format!("no answer within {:?} (timeout_ms)", self.timeout), leave),
+        }
+    }
+
+    /// Decides what a try came to, and tells the breaker.
+    fn judge(&self, exchange: Exchange, leave: Leave<'_>) -> Tried {
+        match exchange {
+            Exchange::Answer { status, headers, body } => {
+                let Judged { ended, again, unsound } = self.answers.judge(status, &headers, body);
+                match unsound {
+                    Some(reason) => self.failed(leave, reason),
+                    None => {
+                        leave.succeeded();
+                        0
+                    }
+                };
+                Tried { ended, again }
+            }
             Exchange::Broken(Trouble::TooLarge(max)) => {
                 leave.succeeded();
-                return failed("remote-too-large", named(format!("the body is longer than {max} bytes (body_bytes_max)")), None);
+                let reason = format!("the body is longer than {max} bytes (body_bytes_max)");
+                Tried { ended: Ended::Failed(self.answers.failure("remote-too-large", reason, None)), again: false }
             }
-            Exchange::Broken(Trouble::Transport(reason)) | Exchange::NoToken(reason) => {
-                let failures = leave.failed(Instant::now());
-                return Called::Away { reason: named(reason), after_ms: self.away_ms(failures) };
+            Exchange::Broken(Trouble::Transport(reason)) | Exchange::NoToken(reason) => self.unreached(reason, leave),
+        }
+    }
+
+    fn unreached(&self, reason: String, leave: Leave<'_>) -> Tried {
+        let failures = self.failed(leave, reason.clone());
+        let ended = match self.unreachable {
+            Unreachable::Attempt => Ended::Failed(self.answers.failure("remote-unreachable", reason, None)),
+            Unreachable::Park => {
+                // Where it opened the breaker, it comes back for the probe.
+                let refusal = self.breaker.refuse(self.pace.now());
+                let after = refusal.map_or(nth(&self.away_ms, failures), |refusal| refusal.after);
+                let apart = if refusal.is_some_and(|refusal| refusal.early) { Duration::ZERO } else { after / 5 };
+                Ended::Away { reason: self.named(&reason), after, spread: apart }
             }
         };
-        let retried = self.retry_statuses.iter().any(|range| range.contains(&status.as_u16()));
-        if retried {
-            leave.failed(Instant::now());
+        Tried { ended, again: true }
+    }
+
+    fn failed(&self, leave: Leave<'_>, reason: String) -> u32 {
+        *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+        leave.failed(self.pace.now())
+    }
+
+    fn refused(&self, Refusal { probe_after, after, early }: Refusal) -> Ended {
+        let (seen, failures) = self.breaker.seen(self.pace.now());
+        let last = self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let probe = if seen == Seen::Probing {
+            "a probe is under way".to_owned()
         } else {
-            leave.succeeded();
-        }
-        let said = || format!("{status}, body \"{}\"", escaped(&body, BODY_SHOWN));
-        if let Some(encoding) = headers.get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
-            let encoding = escaped(encoding.as_bytes(), 50);
-            return failed(
-                "remote-encoding",
-                named(format!("{status} with a body encoded as \"{encoding}\", which was not asked for")),
-                None,
-            );
-        }
-        if !call.lenient {
-            if retried {
-                return failed("remote-status", named(said()), retry_after(&headers));
+            let at = jiff::Timestamp::now() + probe_after;
+            format!("the next probe goes at {at:.0}")
+        };
+        let reason = self.named(&format!("the breaker is open after {failures} failures in a row, the last: {last}; {probe}"));
+        Ended::Away { reason, after, spread: if early { Duration::ZERO } else { after / 5 } }
+    }
+
+    /// The end as one caller is told it.
+    fn told(&self, ended: Ended, lenient: bool) -> Called {
+        let failure = match ended {
+            Ended::Answer { response, failure, .. } if lenient || failure.is_none() => return Called::Response(response),
+            Ended::Answer { failure, .. } => failure.expect("a failure, or it was an answer"),
+            Ended::Failed(failure) => failure,
+            Ended::Away { reason, after, spread: apart } => {
+                Counts::count(&self.counts.away);
+                return Called::Away { reason, after_ms: millis(after + spread(apart)) };
             }
-            if status.is_redirection() && headers.contains_key(LOCATION) {
-                let to = escaped(headers[LOCATION].as_bytes(), BODY_SHOWN);
-                return failed(
-                    "remote-redirect",
-                    named(format!("{status} to {to}: redirects are not followed; set base_url and path")),
-                    None,
-                );
-            }
-            if let Some(pointer) = self.refusing_pointer(status, &body) {
-                return failed("remote-body", named(format!("{pointer} is set in {}", said())), retry_after(&headers));
-            }
-        }
-        Called::Response(Response { status: status.as_u16(), headers: pairs(&headers), body })
+        };
+        Counts::count(&self.counts.failed);
+        Called::Failed { code: failure.code.to_owned(), reason: failure.reason, after_ms: failure.after_ms }
     }
 
-    /// The first of `retry_pointers` that resolves to something in a 2xx body.
-    fn refusing_pointer(&self, status: StatusCode, body: &[u8]) -> Option<&str> {
-        if self.retry_pointers.is_empty() || !status.is_success() {
-            return None;
-        }
-        let body: serde_json::Value = serde_json::from_slice(body).ok()?;
-        self.retry_pointers.iter().map(String::as_str).find(|pointer| {
-            body.pointer(pointer).is_some_and(|value| match value {
-                serde_json::Value::Null | serde_json::Value::Bool(false) => false,
-                serde_json::Value::String(text) => !text.is_empty(),
-                serde_json::Value::Array(items) => !items.is_empty(),
-                _ => true,
-            })
-        })
-    }
-
-    fn open(&self, wait: Duration) -> Called {
-        let (seen, failures) = self.breaker.seen(Instant::now());
-        let why = if seen == Seen::Probing { "a probe is under way" } else { "the breaker is open" };
-        Called::Away {
-            reason: format!("endpoint \"{}\": {why} after {failures} failures in a row", self.name),
-            after_ms: jittered(millis(wait)),
-        }
-    }
-
-    /// The wait after a transport failure: to the probe where the breaker opened by it.
-    fn away_ms(&self, failures: u32) -> u64 {
-        let backoff = self.backoff(failures);
-        self.breaker.wait(Instant::now()).map_or(backoff, |wait| jittered(millis(wait)))
-    }
-
-    fn backoff(&self, failures: u32) -> u64 {
-        let nth = (failures.max(1) - 1) as usize;
-        jittered(self.backoff_ms.get(nth).or(self.backoff_ms.last()).copied().unwrap_or(1_000))
+    fn named(&self, reason: &str) -> String {
+        format!("endpoint \"{}\": {reason}", self.name)
     }
 }
 
-fn failed(code: &str, reason: String, after_ms: Option<u64>) -> Called {
-    Called::Failed { code: code.to_owned(), reason, after_ms }
+fn headers(config: &Config, idempotency_key: bool) -> Result<Vec<(HeaderName, Template)>, (String, String)> {
+    let mut headers = Vec::new();
+    for (header, template) in &config.headers {
+        let key = format!("headers.{header}");
+        let Ok(parsed) = header.parse::<HeaderName>() else { return Err((key, format!("\"{header}\" is no header name"))) };
+        if HEADERS_REFUSED.contains(&parsed.as_str()) {
+            return Err((key, "the host sets this header itself: remove it".to_owned()));
+        }
+        if parsed == IDEMPOTENCY_KEY && idempotency_key {
+            return Err((key, "the host sets this header itself: remove it, or set idempotency_key = false".to_owned()));
+        }
+        headers.push((parsed, Template::parse(template).map_err(|reason| (key, reason))?));
+    }
+    Ok(headers)
 }
 
-/// Up to a fifth longer, so that those who failed together do not come back together.
-fn jittered(ms: u64) -> u64 {
-    ms + rand::random_range(0..=ms / 5)
+/// The wait after so many failures; the last one repeats.
+fn nth(waits_ms: &[u64], number: u32) -> Duration {
+    let at = (number.max(1) - 1) as usize;
+    Duration::from_millis(waits_ms.get(at).or(waits_ms.last()).copied().unwrap_or(1_000))
+}
+
+/// A random part of it, so that those who failed together do not come back together.
+fn spread(most: Duration) -> Duration {
+    Duration::from_millis(rand::random_range(0..=millis(most)))
 }
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// `"429"` or `"500-599"`.
-fn statuses(text: &str) -> Result<RangeInclusive<u16>, String> {
-    let number = |text: &str| text.trim().parse::<u16>().ok().filter(|status| (100..=999).contains(status));
-    let range = match text.split_once('-') {
-        Some((from, to)) => number(from).zip(number(to)),
-        None => number(text).map(|status| (status, status)),
-    };
-    let (from, to) =
-        range.filter(|(from, to)| from <= to).ok_or_else(|| format!("\"{text}\" is no status or range, such as \"429\" or \"500-599\""))?;
-    Ok(from..=to)
-}
-
-/// `Retry-After` in milliseconds: seconds, or a date.
-fn retry_after(headers: &HeaderMap) -> Option<u64> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match text.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
-            Duration::try_from(at.duration_since(jiff::Timestamp::now())).unwrap_or_default()
-        }
-    };
-    Some(millis(wait.min(RETRY_AFTER_MAX)))
-}
-
-/// Names in lower case and values as text. Cookies are secrets of the session, and nothing a translation may depend on.
-fn pairs(headers: &HeaderMap) -> Vec<(String, String)> {
-    let shown = headers.iter().filter(|(name, _)| *name != SET_COOKIE);
-    shown.map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())).collect()
-}
-
-/// The whole body, or why not; never more than `max` bytes and a piece are held.
-pub(super) async fn read_body(response: &mut reqwest::Response, max: usize) -> Result<Bytes, Trouble> {
-    if response.content_length().is_some_and(|length| length > max as u64) {
-        return Err(Trouble::TooLarge(max));
-    }
-    let mut body = BytesMut::new();
-    while let Some(piece) = response.chunk().await.map_err(|error| Trouble::Transport(cause(error.without_url())))? {
-        if body.len() + piece.len() > max {
-            return Err(Trouble::TooLarge(max));
-        }
-        body.extend_from_slice(&piece);
-    }
-    Ok(body.freeze())
-}
-
-/// An error with its sources, in one line.
-pub(super) fn cause(error: reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
-}
-
-/// The first `max` bytes as text on one line: control characters escaped, bytes that are no UTF-8 replaced.
-pub(super) fn escaped(bytes: &[u8], max: usize) -> String {
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(max)]);
-    let mut line: String =
-        text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect();
-    if bytes.len() > max {
-        line.push('…');
-    }
-    line
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn statuses_are_numbers_or_ranges() {
-        assert_eq!(statuses("429"), Ok(429..=429));
-        assert_eq!(statuses("500-599"), Ok(500..=599));
-        for wrong in ["", "5xx", "599-500", "42", "500-", "1000"] {
-            assert!(statuses(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn bodies_are_shown_on_one_line() {
-        assert_eq!(escaped(b"a\r\n\x1b[31mred\0 \"q\"", 200), "a\\r\\n\\u{1b}[31mred\\u{0} \"q\"");
-        assert_eq!(escaped(&[b'x'; 300], 3), "xxx…");
-        assert_eq!(escaped(b"\xff\xfe", 10), "\u{fffd}\u{fffd}");
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let of = |text: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(RETRY_AFTER, text.parse().unwrap());
-            retry_after(&headers)
-        };
-        assert_eq!(of("7"), Some(7_000));
-        assert_eq!(of("99999999"), Some(3_600_000));
-        assert_eq!(of("Wed, 21 Oct 2015 07:28:00 GMT"), Some(0));
-        assert_eq!(of("soon"), None);
-        let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(100);
-        let ms = of(&jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&soon).unwrap()).unwrap();
-        assert!((90_000..=100_000).contains(&ms), "{ms}");
-    }
 }

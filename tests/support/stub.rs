@@ -36,10 +36,16 @@ pub enum Reply {
     Answer { status: u16, headers: Vec<(String, String)>, body: Vec<u8> },
     /// Another reply, later.
     After(Duration, Box<Reply>),
+    /// Another reply, once the gate is open.
+    When(watch::Receiver<bool>, Box<Reply>),
     /// Nothing, until the client goes away.
     Hang,
     /// The connection is closed without an answer.
     Reset,
+    /// 200, and the start of a body; then the connection is closed.
+    Torn(String),
+    /// These bytes, whatever they are; then the connection is closed.
+    Raw(Vec<u8>),
     /// 200, then a body byte each so often, for ever.
     Drip(Duration),
     /// 200, then a body of so many bytes; `declared` says so in Content-Length, else it is chunked.
@@ -129,9 +135,20 @@ async fn converse(stream: TcpStream, decide: Arc<Decide>, seen: Arc<Mutex<Vec<Re
         };
         count.send_modify(|count| *count += 1);
         let mut reply = decide(number, &request);
-        while let Reply::After(wait, next) = reply {
-            tokio::time::sleep(wait).await;
-            reply = *next;
+        loop {
+            reply = match reply {
+                Reply::After(wait, next) => {
+                    tokio::time::sleep(wait).await;
+                    *next
+                }
+                Reply::When(mut gate, next) => {
+                    if gate.wait_for(|open| *open).await.is_err() {
+                        return;
+                    }
+                    *next
+                }
+                _ => break,
+            };
         }
         if !write_reply(&mut stream, reply).await {
             return;
@@ -172,7 +189,18 @@ async fn write_reply(stream: &mut BufReader<TcpStream>, reply: Reply) -> bool {
             let _ = stream.read_u8().await;
             false
         }
-        Reply::Reset | Reply::After(..) => false,
+        Reply::Reset | Reply::After(..) | Reply::When(..) => false,
+        Reply::Torn(start) => {
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{start}", start.len() + 100);
+            let _ = stream.write_all(head.as_bytes()).await;
+            let _ = stream.flush().await;
+            false
+        }
+        Reply::Raw(bytes) => {
+            let _ = stream.write_all(&bytes).await;
+            let _ = stream.flush().await;
+            false
+        }
         Reply::Drip(every) => {
             let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n";
             let mut alive = stream.write_all(head).await.is_ok();
