@@ -91,8 +91,8 @@ impl Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Everything a store does.
-pub trait Store: Schema + Leases + Inbox + Work + Reads + Settlements + Outputs + Plugins + Messages + Send + Sync {}
-impl<T: Schema + Leases + Inbox + Work + Reads + Settlements + Outputs + Plugins + Messages + Send + Sync> Store for T {}
+pub trait Store: Schema + Leases + Inbox + Work + Reads + Settlements + Outputs + Plugins + Messages + Actions + Send + Sync {}
+impl<T: Schema + Leases + Inbox + Work + Reads + Settlements + Outputs + Plugins + Messages + Actions + Send + Sync> Store for T {}
 
 /// The event id of an output: the same however often the output is sent.
 pub fn event_id(message: Uuid, run: i32, ordinal: i32) -> Uuid {

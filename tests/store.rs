@@ -1,6 +1,7 @@
 //! The conformance suite: what every store promises, written once over `Arc<dyn Store>` and run on SQLite and PostgreSQL.
 //! A case is an async function that takes a `Rig`; the list below runs it on both.
 
+mod actions;
 mod alone;
 mod inbox;
 mod leases;
@@ -125,4 +126,16 @@ cases! {
         ends_show_their_status
         a_plain_message_is_handled_by_its_range
         nobody_judged_it_yet;
+    actions:
+        a_command_is_about_chosen_messages
+        a_repeated_command_is_written_once
+        filters_of_commands_know_keys_times_and_reasons
+        open_actions_tell_how_their_message_stands
+        open_actions_come_in_order_and_in_pages
+        a_later_handled_message_supersedes
+        settlements_say_what_became_of_actions
+        a_fenced_settlement_applies_nothing
+        the_trail_is_read_by_command_and_by_message
+        revisits_are_actions_of_their_own
+        pauses_hold_until_they_are_lifted;
 }

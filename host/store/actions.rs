@@ -251,6 +251,37 @@ pub enum Pausable {
     Endpoint { endpoint: String },
 }
 
+impl Pausable {
+    /// As the stores keep it: what, the feed, the name.
+    pub(super) fn columns(&self) -> (&'static str, &str, &str) {
+        match self {
+            Self::Feed { feed } => ("feed", feed, ""),
+            Self::Table { feed, table } => ("table", feed, table),
+            Self::Endpoint { endpoint } => ("endpoint", "", endpoint),
+        }
+    }
+
+    /// From what the stores keep.
+    pub(super) fn from_columns(what: &str, feed: String, name: String) -> Option<Self> {
+        match what {
+            "feed" => Some(Self::Feed { feed }),
+            "table" => Some(Self::Table { feed, table: name }),
+            "endpoint" => Some(Self::Endpoint { endpoint: name }),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Pausable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Feed { feed } => write!(f, "feed {feed}"),
+            Self::Table { feed, table } => write!(f, "table {table} of feed {feed}"),
+            Self::Endpoint { endpoint } => write!(f, "endpoint {endpoint}"),
+        }
+    }
+}
+
 /// A pause in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Paused {
@@ -267,6 +298,8 @@ pub struct Paused {
 
 /// The code of messages that a pause holds.
 pub const PAUSED: &str = "paused";
+/// The code of messages that need an endpoint that is paused.
+pub const ENDPOINT_PAUSED: &str = "endpoint-paused";
 
 /// Actions and pauses.
 #[async_trait]

@@ -1,6 +1,7 @@
 //! The store on PostgreSQL: the pool, the clock, which errors are worth another try. Its verbs are in the parts, one trait a file.
 //! Keeps no session state, so that a transaction pooler may stand between.
 
+mod actions;
 mod copy;
 mod effects;
 mod inbox;

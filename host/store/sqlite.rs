@@ -1,6 +1,7 @@
 //! The store on SQLite: one file, one host, one connection that writes and a few that read.
 //! Whoever writes holds the database's only write lock, so settlements are serial by nature and guards cost nothing.
 
+mod actions;
 mod bulk;
 mod inbox;
 mod leases;
@@ -159,6 +160,7 @@ mod tests {
         let store = Sqlite::open(&config, Clock::Database).await.unwrap();
         store.migrate().await.unwrap();
         let all = [inbox::INDEXED, work::INDEXED, reads::INDEXED, settle::INDEXED, validate::INDEXED, memory::INDEXED, wake::INDEXED];
+        let all = [&all[..], &[actions::INDEXED, actions::open::INDEXED]].concat();
         for (statement, rows) in all.concat().iter().flat_map(|statement| bulk::SIZES.map(|rows| (statement, rows))) {
             let text = statement.text(rows);
             let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {text}"))).fetch_all(&store.readers).await.unwrap();

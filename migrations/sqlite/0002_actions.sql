@@ -34,7 +34,8 @@ CREATE TABLE action (
   detail TEXT
 ) STRICT;
 CREATE INDEX action_open ON action (feed, lane, not_before_ms, n) WHERE result IS NULL;
-CREATE INDEX action_command ON action (command);
+-- With the result, so that what is open of a large command is counted quickly.
+CREATE INDEX action_command ON action (command, result);
 CREATE INDEX action_message ON action (feed, lane, n);
 
 -- What is paused. what: feed, table, endpoint; feed and name as far as they apply.

@@ -50,11 +50,50 @@ fn status_row(row: &PgRow, first: usize) -> Try<MessageStatus> {
 
 /// The rows of a filter: `columns` of `message_status m` and `inbox i`.
 fn filtered(columns: &str, filter: &Filter) -> QueryBuilder<Database> {
+    let mut query = QueryBuilder::new("");
+    push_filtered(&mut query, columns, filter, Some(filter.limit));
+    query
+}
+
+/// Adds the rows of a filter to a statement; without a limit all of them, in no order.
+pub(super) fn push_filtered(query: &mut QueryBuilder<Database>, columns: &str, filter: &Filter, limit: Option<i64>) {
     let order = if filter.oldest_first { "ASC" } else { "DESC" };
     // What only the view knows is asked of the view; without that the inbox alone gives the page.
-    let judged = filter.status.is_some() || filter.code.is_some();
-    let mut query = QueryBuilder::new("WITH chosen AS MATERIALIZED (SELECT x.feed, x.lane, x.n FROM inbox x ");
-    match filter.status {
+    let judged = filter.status.is_some() || filter.code.is_some() || filter.reason.is_some();
+    query.push("WITH chosen AS MATERIALIZED (SELECT x.feed, x.lane, x.n FROM inbox x ");
+    push_statuses(query, filter.status);
+    query.push("WHERE true");
+    push_conditions(query, filter);
+    if let Some(limit) = limit.filter(|_| !judged) {
+        query.push(format!(" ORDER BY x.received_ms {order}, x.source_partition {order}, x.source_offset {order} LIMIT "));
+        query.push_bind(limit);
+    }
+    query.push(") SELECT ").push(columns).push(" FROM chosen c JOIN inbox i ON i.feed = c.feed AND i.lane = c.lane AND i.n = c.n");
+    // Whoever asks only for places of the inbox needs no judgement.
+    if judged || columns.contains("m.") {
+        query.push(
+            " CROSS JOIN LATERAL (SELECT * FROM message_status v WHERE v.feed_number = c.feed AND v.lane = c.lane AND v.n = c.n LIMIT 1) m",
+        );
+    }
+    query.push(" WHERE true");
+    if let Some(status) = filter.status {
+        query.push(" AND m.status = ").push_bind(status.as_str());
+    }
+    if let Some(code) = &filter.code {
+        query.push(" AND m.code = ").push_bind(stored(code));
+    }
+    if let Some(reason) = &filter.reason {
+        query.push(" AND strpos(lower(m.reason), lower(").push_bind(stored(reason)).push(")) > 0");
+    }
+    if let Some(limit) = limit {
+        query.push(format!(" ORDER BY i.received_ms {order}, i.source_partition {order}, i.source_offset {order} LIMIT "));
+        query.push_bind(limit);
+    }
+}
+
+/// Joins what may have a status, so that the view need not judge every message.
+fn push_statuses(query: &mut QueryBuilder<Database>, status: Option<Status>) {
+    match status {
         Some(Status::Pending) => {
             query.push(
                 "JOIN (SELECT y.feed, y.lane, y.n FROM lane l JOIN inbox y ON y.feed = l.feed AND y.lane = l.lane AND y.n > l.cursor
@@ -71,7 +110,10 @@ fn filtered(columns: &str, filter: &Filter) -> QueryBuilder<Database> {
         }
         _ => {}
     }
-    query.push("WHERE true");
+}
+
+/// Adds what the inbox itself knows, of `inbox x`.
+fn push_conditions(query: &mut QueryBuilder<Database>, filter: &Filter) {
     if let Some(feed) = &filter.feed {
         query.push(" AND x.feed = (SELECT id FROM feed WHERE name = ").push_bind(stored(feed)).push(")");
     }
@@ -80,6 +122,16 @@ fn filtered(columns: &str, filter: &Filter) -> QueryBuilder<Database> {
     }
     if let Some(key) = &filter.key {
         query.push(" AND x.ordering_key = ").push_bind(key.as_bytes());
+    }
+    if !filter.keys.is_empty() {
+        let keys: Vec<&[u8]> = filter.keys.iter().map(String::as_bytes).collect();
+        query.push(" AND x.ordering_key = ANY(").push_bind(keys).push(")");
+    }
+    if let Some(since_ms) = filter.since_ms {
+        query.push(" AND x.received_ms >= ").push_bind(since_ms);
+    }
+    if let Some(until_ms) = filter.until_ms {
+        query.push(" AND x.received_ms < ").push_bind(until_ms);
     }
     if let Some(id) = filter.id {
         query.push(" AND x.id = ").push_bind(id);
@@ -91,25 +143,6 @@ fn filtered(columns: &str, filter: &Filter) -> QueryBuilder<Database> {
     if let Some((partition, offset)) = filter.at {
         query.push(" AND x.source_partition = ").push_bind(partition).push(" AND x.source_offset = ").push_bind(offset);
     }
-    if !judged {
-        query.push(format!(" ORDER BY x.received_ms {order}, x.source_partition {order}, x.source_offset {order} LIMIT "));
-        query.push_bind(filter.limit);
-    }
-    query.push(") SELECT ").push(columns);
-    query.push(
-        " FROM chosen c JOIN inbox i ON i.feed = c.feed AND i.lane = c.lane AND i.n = c.n
-         CROSS JOIN LATERAL (SELECT * FROM message_status v WHERE v.feed_number = c.feed AND v.lane = c.lane AND v.n = c.n LIMIT 1) m
-         WHERE true",
-    );
-    if let Some(status) = filter.status {
-        query.push(" AND m.status = ").push_bind(status.as_str());
-    }
-    if let Some(code) = &filter.code {
-        query.push(" AND m.code = ").push_bind(stored(code));
-    }
-    query.push(format!(" ORDER BY i.received_ms {order}, i.source_partition {order}, i.source_offset {order} LIMIT "));
-    query.push_bind(filter.limit);
-    query
 }
 
 impl Postgres {
@@ -270,7 +303,7 @@ impl Postgres {
 }
 
 /// Questions of people may walk tables whole, which the verbs of the loops never do.
-async fn plan_freely(transaction: &mut PgConnection) -> Try<()> {
+pub(super) async fn plan_freely(transaction: &mut PgConnection) -> Try<()> {
     let sql = "SET LOCAL enable_seqscan = on; SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on";
     sqlx::raw_sql(sql).execute(transaction).await?;
     Ok(())

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::copy::copy;
 use super::release::{self, Places};
 use super::text::stored;
-use super::{Postgres, Try, effects, retried, validate};
+use super::{Postgres, Try, actions, effects, retried, validate};
 use crate::faults;
 use crate::message::FeedId;
 use crate::plugin::Output;
@@ -93,6 +93,8 @@ impl Postgres {
         store_ends(&mut transaction, number, settled).await?;
         store_answers(&mut transaction, settled).await?;
         store_ranges(&mut transaction, number, settlement).await?;
+        actions::apply(&mut transaction, number, now_ms, &settlement.actions).await?;
+        actions::store_revisits(&mut transaction, &settlement.revisits).await?;
         super::commit(transaction, "settle").await?;
         Ok(Verdict::Committed { settlement: number, still_blocked, woken: woken_here + usize::try_from(woken).unwrap_or(usize::MAX) })
     }

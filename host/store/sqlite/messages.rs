@@ -29,7 +29,7 @@ impl Messages for Sqlite {
     async fn messages(&self, filter: &Filter) -> Result<Vec<MessageStatus>> {
         const VERB: &str = "read messages";
         self.fault(VERB, "begin").await?;
-        let (wanted, values) = conditions(filter);
+        let (wanted, values) = limited(filter);
         let order = if filter.oldest_first { "ASC" } else { "DESC" };
         let text = format!("SELECT {} FROM message_state m WHERE {wanted} ORDER BY m.seq {order} LIMIT ?", status_columns!());
         let query = sqlx::query_with(AssertSqlSafe(text), values);
@@ -48,7 +48,7 @@ impl Messages for Sqlite {
     async fn captured(&self, filter: &Filter) -> Result<Vec<(Message, MessageStatus)>> {
         const VERB: &str = "read captured messages";
         self.fault(VERB, "begin").await?;
-        let (wanted, values) = conditions(filter);
+        let (wanted, values) = limited(filter);
         let text = format!(
             "SELECT {}, {} FROM message_state m CROSS JOIN inbox i ON i.rowid = m.seq WHERE {wanted} ORDER BY m.seq LIMIT ?",
             message_columns!(),
@@ -109,7 +109,18 @@ impl Messages for Sqlite {
 }
 
 /// A filter as a condition over a message_state `m`, with its values and last the limit.
-fn conditions(filter: &Filter) -> (String, SqliteArguments) {
+fn limited(filter: &Filter) -> (String, SqliteArguments) {
+    let (wanted, mut values) = conditions(filter);
+    values.add(filter.limit.max(0));
+    (wanted, values.into_inner())
+}
+
+/// SQLite knows upper and lower case of ASCII only; the letters of our languages are done by hand.
+const SMALL_REASON: &str = "replace(replace(replace(replace(replace(replace(replace(lower(m.reason), 'Æ', 'æ'), 'Ø', 'ø'), 'Å', 'å'), \
+     'Ä', 'ä'), 'Ö', 'ö'), 'Ü', 'ü'), 'É', 'é')";
+
+/// A filter as a condition over a message_state `m`, with its values.
+pub(super) fn conditions(filter: &Filter) -> (String, Values) {
     let mut wanted = vec!["true"];
     let mut values = Values::default();
     if let Some(feed) = &filter.feed {
@@ -132,6 +143,23 @@ fn conditions(filter: &Filter) -> (String, SqliteArguments) {
         wanted.push("m.code = ?");
         values.add(code.as_str());
     }
+    let reason = format!("instr({SMALL_REASON}, ?) > 0");
+    if let Some(part) = &filter.reason {
+        wanted.push(&reason);
+        values.add(part.to_lowercase());
+    }
+    if !filter.keys.is_empty() {
+        wanted.push("m.ordering_key IN (SELECT CAST(value AS BLOB) FROM json_each(?))");
+        values.add(serde_json::to_string(&filter.keys).expect("texts are JSON"));
+    }
+    if let Some(since_ms) = filter.since_ms {
+        wanted.push("m.received_ms >= ?");
+        values.add(since_ms);
+    }
+    if let Some(until_ms) = filter.until_ms {
+        wanted.push("m.received_ms < ?");
+        values.add(until_ms);
+    }
     if let Some(id) = filter.id {
         wanted.push("m.id = ?");
         values.add(id);
@@ -144,8 +172,7 @@ fn conditions(filter: &Filter) -> (String, SqliteArguments) {
         wanted.push("m.\"partition\" = ? AND m.\"offset\" = ?");
         values.add(partition).add(offset);
     }
-    values.add(filter.limit.max(0));
-    (wanted.join(" AND "), values.into_inner())
+    (wanted.join(" AND "), values)
 }
 
 fn word(code: i16) -> sqlx::Result<String> {
@@ -193,7 +220,7 @@ async fn detail(connection: &mut SqliteConnection, filter: &Filter) -> sqlx::Res
          FROM message_state m CROSS JOIN inbox i ON i.rowid = m.seq WHERE "
     );
     const AFTER: usize = rows::MESSAGE_COLUMNS + 14;
-    let (wanted, values) = conditions(filter);
+    let (wanted, values) = limited(filter);
     let text = format!("{MESSAGE}{wanted} LIMIT ?");
     let Some(row) = sqlx::query_with(AssertSqlSafe(text), values).fetch_optional(&mut *connection).await? else { return Ok(None) };
     let message = rows::Messages::default().of(&row)?;

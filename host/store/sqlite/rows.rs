@@ -30,6 +30,8 @@ macro_rules! work_columns {
     };
 }
 pub(super) use {message_columns, work_columns};
+/// How many there are.
+pub(super) const WORK_COLUMNS: usize = 15;
 
 /// Reads messages; names of tables are shared between neighbours.
 #[derive(Default)]
@@ -76,7 +78,8 @@ impl Messages {
     }
 }
 
-fn work_row(row: &SqliteRow, at: usize) -> sqlx::Result<WorkRow> {
+/// The work row of a row whose columns from `at` on are `work_columns`.
+pub(super) fn work_row(row: &SqliteRow, at: usize) -> sqlx::Result<WorkRow> {
     let cause: i16 = row.try_get(at + 9)?;
     Ok(WorkRow {
         place: place(row, at)?,

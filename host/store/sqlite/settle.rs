@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::bulk::{Bulk, Values};
 use super::rows::{key_hash, place};
-use super::{Sqlite, damaged, memory, validate, wake};
+use super::{Sqlite, actions, damaged, memory, validate, wake};
 use crate::message::{Place, Status};
 use crate::plugin::{Binding, Cause, Output, Write};
 use crate::store::awaited::Awaited;
@@ -168,6 +168,7 @@ impl Settling {
         let still_blocked = wake::still_blocked(connection, &left).await?;
         ends(connection, settled, number).await?;
         lanes(connection, settlement, number).await?;
+        actions::settle(connection, number, self.now, &settlement.actions, &settlement.revisits).await?;
         Ok(Verdict::Committed { settlement: number, still_blocked, woken })
     }
 

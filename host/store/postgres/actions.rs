@@ -1,0 +1,251 @@
+//! What operators ask for: commands become rows of `action` in one statement, settlements say what became of them, people read the trail.
+//! Knows nothing of how actions are applied.
+
+mod open;
+mod pauses;
+
+use async_trait::async_trait;
+use sqlx::postgres::{PgConnection, PgRow, Postgres as Database};
+use sqlx::{Connection, QueryBuilder, Row};
+use uuid::Uuid;
+
+use super::messages::{plan_freely, push_filtered};
+use super::text::{plain, stored};
+use super::{Postgres, Try, retried};
+use crate::message::{FeedId, Status};
+use crate::store::{
+    ActionKind, ActionResult, ActionState, Actions, Applied, Audited, Command, Error, NewRevisit, OpenAction, Pausable, Paused, Pick,
+    Result, Selection,
+};
+
+/// A command may be about every message there is; it is one statement.
+const COMMAND_TIMEOUT: &str = "SET LOCAL statement_timeout = '30min'";
+
+/// Each chosen message. `picked`: feed, lane, n, key_hash.
+const EACH: &str = "SELECT feed, lane, n, NULL::bigint AS after_n FROM picked";
+/// The newest chosen message of each key. Where the key has no later row at all, only what comes from now on can supersede it, and nobody
+/// need look at what is there.
+const NEWEST_OF_KEY: &str = "SELECT k.feed, k.lane, k.last AS n, CASE WHEN max(x.n) = k.last THEN t.tail END AS after_n
+   FROM (SELECT feed, lane, key_hash, max(n) AS last FROM picked GROUP BY feed, lane, key_hash) k
+   JOIN inbox x ON x.feed = k.feed AND x.lane = k.lane AND x.key_hash = k.key_hash AND x.n >= k.last
+   JOIN lane_tail t ON t.feed = k.feed AND t.lane = k.lane
+   GROUP BY k.feed, k.lane, k.key_hash, k.last, t.tail";
+/// Every row of a chosen key from the first chosen one on; they run in order, so that none of them supersedes another.
+const ALL_OF_KEY: &str = "SELECT x.feed, x.lane, x.n, t.tail AS after_n
+   FROM (SELECT feed, lane, key_hash, min(n) AS first FROM picked GROUP BY feed, lane, key_hash) k
+   JOIN inbox x ON x.feed = k.feed AND x.lane = k.lane AND x.key_hash = k.key_hash AND x.n >= k.first
+   JOIN lane_tail t ON t.feed = k.feed AND t.lane = k.lane";
+/// Leaves out what an operator has closed as `Finished`.
+const NOT_FINISHED: &str = " WHERE EXISTS (SELECT 1 FROM work w WHERE w.feed = t.feed AND w.lane = t.lane AND w.n = t.n)
+     OR coalesce((SELECT o.status FROM outcome o WHERE o.feed = t.feed AND o.lane = t.lane AND o.n = t.n ORDER BY o.run DESC LIMIT 1), 1) <> 10";
+
+/// The codes that statements name by their numbers.
+const _: () = assert!(Status::Finished as i16 == 10 && Status::Handled as i16 == 1);
+
+impl Postgres {
+    async fn command_once(&self, command: &Command, selection: &Selection) -> Try<i64> {
+        let mut connection = self.pool().await?.acquire().await?;
+        let mut transaction = connection.begin().await?;
+        let written: Option<(i64,)> = sqlx::query_as(
+            "INSERT INTO command (id, kind, object, by_whom, why, at_ms, messages)
+             VALUES ($1, $2, $3, $4, $5, coalesce($6, (extract(epoch FROM clock_timestamp()) * 1000)::bigint), 0)
+             ON CONFLICT (id) DO NOTHING RETURNING at_ms",
+        )
+        .bind(command.id)
+        .bind(command.kind.as_str())
+        .bind(stored(&command.object))
+        .bind(stored(&command.by))
+        .bind(stored(&command.why))
+        .bind(self.clock.fixed_ms())
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let Some((now_ms,)) = written else {
+            // Given again after a commit of unknown fate.
+            let (messages,) =
+                sqlx::query_as("SELECT messages FROM command WHERE id = $1").bind(command.id).fetch_one(&mut *transaction).await?;
+            return Ok(messages);
+        };
+        plan_freely(&mut transaction).await?;
+        sqlx::raw_sql(COMMAND_TIMEOUT).execute(&mut *transaction).await?;
+        let messages = chosen(command, selection, now_ms).build().persistent(false).execute(&mut *transaction).await?.rows_affected();
+        let messages = i64::try_from(messages).unwrap_or(i64::MAX);
+        sqlx::query("UPDATE command SET messages = $2 WHERE id = $1").bind(command.id).bind(messages).execute(&mut *transaction).await?;
+        super::commit(transaction, "ask for actions").await?;
+        Ok(messages)
+    }
+
+    async fn actions_once(&self, command: Option<Uuid>, message: Option<Uuid>, rows_max: i64) -> Try<Vec<ActionState>> {
+        let mut connection = self.pool().await?.acquire().await?;
+        let mut transaction = connection.begin().await?;
+        plan_freely(&mut transaction).await?;
+        let mut query = QueryBuilder::<Database>::new(
+            "SELECT a.id, i.id, f.name, a.kind, a.not_before_ms, a.result, a.became, a.applied_ms
+             FROM action a JOIN feed f ON f.id = a.feed JOIN inbox i ON i.feed = a.feed AND i.lane = a.lane AND i.n = a.n WHERE true",
+        );
+        if let Some(command) = command {
+            query.push(" AND a.command = ").push_bind(command);
+        }
+        if let Some(message) = message {
+            query.push(" AND (a.feed, a.lane, a.n) IN (SELECT feed, lane, n FROM inbox WHERE id = ").push_bind(message).push(")");
+        }
+        query.push(" ORDER BY a.id DESC LIMIT ").push_bind(rows_max);
+        let rows = query.build().persistent(false).fetch_all(&mut *transaction).await?;
+        super::commit(transaction, "list actions").await?;
+        rows.iter().map(action_state).collect()
+    }
+
+    async fn audit_once(&self, command: Option<Uuid>, message: Option<Uuid>, rows_max: i64) -> Try<Vec<Audited>> {
+        let mut connection = self.pool().await?.acquire().await?;
+        let mut transaction = connection.begin().await?;
+        plan_freely(&mut transaction).await?;
+        let mut query = QueryBuilder::<Database>::new(
+            "SELECT c.id, c.kind, c.object, c.by_whom, c.why, c.at_ms, c.messages,
+               (SELECT count(*) FROM action a WHERE a.command = c.id AND a.result IS NULL) FROM command c WHERE true",
+        );
+        if let Some(command) = command {
+            query.push(" AND c.id = ").push_bind(command);
+        }
+        if let Some(message) = message {
+            query.push(" AND c.id IN (SELECT a.command FROM inbox i JOIN action a ON a.feed = i.feed AND a.lane = i.lane AND a.n = i.n ");
+            query.push("WHERE i.id = ").push_bind(message).push(")");
+        }
+        query.push(" ORDER BY c.at_ms DESC, c.id DESC LIMIT ").push_bind(rows_max);
+        let rows = query.build().persistent(false).fetch_all(&mut *transaction).await?;
+        super::commit(transaction, "read the audit trail").await?;
+        rows.iter().map(audited).collect()
+    }
+}
+
+/// The statement that writes the actions of a command.
+fn chosen(command: &Command, selection: &Selection, now_ms: i64) -> QueryBuilder<Database> {
+    const PLACES: &str = "i.feed, i.lane, i.n, i.key_hash";
+    let mut query = QueryBuilder::new(
+        "INSERT INTO action (command, feed, lane, n, after_n, not_before_ms, pinned, kind, force) WITH picked AS MATERIALIZED (",
+    );
+    match selection {
+        Selection::Ids(ids) => {
+            query.push("SELECT ").push(PLACES).push(" FROM inbox i WHERE i.id = ANY(").push_bind(ids).push(")");
+        }
+        Selection::Filter(filter) => push_filtered(&mut query, PLACES, filter, Some(filter.limit).filter(|limit| *limit > 0)),
+    }
+    query.push("), taken AS MATERIALIZED (SELECT * FROM (");
+    query.push(match command.pick {
+        Pick::Each => EACH,
+        Pick::NewestOfKey => NEWEST_OF_KEY,
+        Pick::AllOfKey => ALL_OF_KEY,
+    });
+    query.push(") t");
+    if matches!(command.kind, ActionKind::Replay | ActionKind::Revisit) {
+        query.push(NOT_FINISHED);
+    }
+    query.push(") SELECT ").push_bind(command.id).push(", feed, lane, n, after_n, ").push_bind(now_ms);
+    if let Some(per_second) = command.per_second {
+        query.push(" + (row_number() OVER (ORDER BY feed, lane, n) - 1) * 1000 / ").push_bind(i64::from(per_second.max(1)));
+    }
+    query.push(", ").push_bind(command.pinned).push(", ").push_bind(command.kind.code()).push(", ").push_bind(command.force);
+    query.push(" FROM taken ORDER BY feed, lane, n");
+    query
+}
+
+/// Notes what became of actions; each once.
+pub(super) async fn apply(connection: &mut PgConnection, number: i64, now_ms: i64, applied: &[Applied]) -> Try<()> {
+    if applied.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "UPDATE action a SET result = r.result, became = r.became, applied_ms = $1, settlement = $2
+         FROM unnest($3::bigint[], $4::smallint[], $5::smallint[]) r(id, result, became) WHERE a.id = r.id AND a.result IS NULL",
+    )
+    .bind(now_ms)
+    .bind(number)
+    .bind(applied.iter().map(|action| action.id).collect::<Vec<_>>())
+    .bind(applied.iter().map(|action| action.result.code()).collect::<Vec<_>>())
+    .bind(applied.iter().map(|action| action.became.code()).collect::<Vec<_>>())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Writes the revisits that handled messages ask for.
+pub(super) async fn store_revisits(connection: &mut PgConnection, revisits: &[NewRevisit]) -> Try<()> {
+    if revisits.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO action (feed, lane, n, not_before_ms, kind, force, detail)
+         SELECT feed, lane, n, due_ms, $1, false, detail
+         FROM unnest($2::int[], $3::int[], $4::bigint[], $5::bigint[], $6::text[]) r(feed, lane, n, due_ms, detail)",
+    )
+    .bind(ActionKind::Revisit.code())
+    .bind(revisits.iter().map(|revisit| revisit.place.feed.0).collect::<Vec<_>>())
+    .bind(revisits.iter().map(|revisit| revisit.place.lane).collect::<Vec<_>>())
+    .bind(revisits.iter().map(|revisit| revisit.place.n).collect::<Vec<_>>())
+    .bind(revisits.iter().map(|revisit| revisit.due_ms).collect::<Vec<_>>())
+    .bind(revisits.iter().map(|revisit| stored(&revisit.detail)).collect::<Vec<_>>())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+fn kind_of(code: i16) -> Try<ActionKind> {
+    Ok(ActionKind::from_code(code).ok_or_else(|| Error::Corrupt(format!("an action has the kind {code}")))?)
+}
+
+fn action_state(row: &PgRow) -> Try<ActionState> {
+    let result = |code| ActionResult::from_code(code).ok_or_else(|| Error::Corrupt(format!("an action has the result {code}")));
+    let became = |code| Status::from_code(code).ok_or_else(|| Error::Corrupt(format!("an action led to the status {code}")));
+    Ok(ActionState {
+        id: row.try_get(0)?,
+        message: row.try_get(1)?,
+        feed: row.try_get(2)?,
+        kind: kind_of(row.try_get(3)?)?,
+        not_before_ms: row.try_get(4)?,
+        result: row.try_get::<Option<i16>, _>(5)?.map(result).transpose()?,
+        became: row.try_get::<Option<i16>, _>(6)?.map(became).transpose()?.map(|status| status.as_str().to_owned()),
+        applied_ms: row.try_get(7)?,
+    })
+}
+
+fn audited(row: &PgRow) -> Try<Audited> {
+    Ok(Audited {
+        id: row.try_get(0)?,
+        kind: plain(row.try_get(1)?),
+        object: plain(row.try_get(2)?),
+        by: plain(row.try_get(3)?),
+        why: plain(row.try_get(4)?),
+        at_ms: row.try_get(5)?,
+        messages: row.try_get(6)?,
+        open: row.try_get(7)?,
+    })
+}
+
+#[async_trait]
+impl Actions for Postgres {
+    async fn command(&self, command: &Command, selection: &Selection) -> Result<i64> {
+        retried!(self, "ask for actions", self.command_once(command, selection))
+    }
+
+    async fn open_actions(&self, lanes: &[(FeedId, i32)], known: &[i64], rows_max: i64, bytes_max: i64) -> Result<Vec<OpenAction>> {
+        retried!(self, "read open actions", self.open_once(lanes, known, rows_max, bytes_max))
+    }
+
+    async fn actions(&self, command: Option<Uuid>, message: Option<Uuid>, rows_max: i64) -> Result<Vec<ActionState>> {
+        retried!(self, "list actions", self.actions_once(command, message, rows_max))
+    }
+
+    async fn audit(&self, command: Option<Uuid>, message: Option<Uuid>, rows_max: i64) -> Result<Vec<Audited>> {
+        retried!(self, "read the audit trail", self.audit_once(command, message, rows_max))
+    }
+
+    async fn pause(&self, of: &Pausable, by: &str, why: &str) -> Result<bool> {
+        retried!(self, "pause", self.pause_once(of, by, why))
+    }
+
+    async fn resume_paused(&self, of: &Pausable, by: &str, why: &str) -> Result<bool> {
+        retried!(self, "resume what is paused", self.resume_paused_once(of, by, why))
+    }
+
+    async fn pauses(&self) -> Result<Vec<Paused>> {
+        retried!(self, "list pauses", self.pauses_once())
+    }
+}

@@ -1,0 +1,99 @@
+//! Open actions with all that decides over them: the message, its row, its last outcome, and whether a later one of its key was handled.
+
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+
+use super::super::rows::{Tables, message_columns, status_of, work_columns};
+use super::super::text::plain;
+use super::super::{Postgres, Try, columns};
+use super::kind_of;
+use crate::message::FeedId;
+use crate::store::OpenAction;
+
+/// Where the action's own columns begin: after those of the message and of its row.
+const AFTER: usize = 27;
+/// Where those of the row begin.
+const ROW: usize = 16;
+
+impl Postgres {
+    pub(super) async fn open_once(&self, lanes: &[(FeedId, i32)], known: &[i64], rows_max: i64, bytes_max: i64) -> Try<Vec<OpenAction>> {
+        let (feeds, lanes) = columns(lanes);
+        // What superseded an action is looked for only where it would run a message again that is done: the scan goes along the inbox.
+        let rows = sqlx::query(concat!(
+            "WITH open AS (SELECT o.* FROM unnest($1::int[], $2::int[]) l(feed, lane) CROSS JOIN LATERAL (
+                 SELECT a.id, a.feed, a.lane, a.n, a.not_before_ms FROM action a
+                 WHERE a.feed = l.feed AND a.lane = l.lane AND a.result IS NULL
+                   AND a.not_before_ms <= coalesce($3, (extract(epoch FROM clock_timestamp()) * 1000)::bigint) AND a.id <> ALL($4::bigint[])
+                 ORDER BY a.not_before_ms, a.n, a.id LIMIT $5) o ORDER BY o.not_before_ms, o.feed, o.lane, o.n, o.id LIMIT $5),
+               sized AS MATERIALIZED (SELECT o.*, i.size,
+                   sum(i.size) OVER (ORDER BY o.not_before_ms, o.feed, o.lane, o.n, o.id ROWS UNBOUNDED PRECEDING) AS so_far
+                 FROM open o JOIN inbox i ON i.feed = o.feed AND i.lane = o.lane AND i.n = o.n)
+             SELECT ",
+            message_columns!(),
+            ", ",
+            work_columns!(),
+            ", a.id, a.kind, a.force, a.pinned, a.detail, c.why, o.run, o.status, a.n <= l.cursor, s2.n
+             FROM sized s JOIN action a ON a.id = s.id JOIN lane l ON l.feed = s.feed AND l.lane = s.lane
+             JOIN inbox i ON i.feed = s.feed AND i.lane = s.lane AND i.n = s.n
+             LEFT JOIN command c ON c.id = a.command
+             LEFT JOIN LATERAL (
+               SELECT * FROM work x WHERE x.feed = s.feed AND x.lane = s.lane AND x.n = s.n ORDER BY x.run DESC LIMIT 1) w ON true
+             LEFT JOIN LATERAL (
+               SELECT x.run, x.status FROM outcome x WHERE x.feed = s.feed AND x.lane = s.lane AND x.n = s.n ORDER BY x.run DESC LIMIT 1
+             ) o ON true
+             LEFT JOIN LATERAL (
+               SELECT x.n FROM inbox x
+               WHERE w.n IS NULL AND a.n <= l.cursor AND NOT a.force AND a.kind IN (0, 1, 5, 6)
+                 AND x.feed = s.feed AND x.lane = s.lane AND x.n > coalesce(a.after_n, a.n) AND x.n <= l.cursor AND x.key_hash = i.key_hash
+                 AND NOT EXISTS (SELECT 1 FROM work y WHERE y.feed = x.feed AND y.lane = x.lane AND y.n = x.n)
+                 AND coalesce((SELECT y.status FROM outcome y WHERE y.feed = x.feed AND y.lane = x.lane AND y.n = x.n
+                   ORDER BY y.run DESC LIMIT 1), 1) = 1
+               ORDER BY x.n LIMIT 1
+             ) s2 ON true
+             WHERE s.so_far - s.size < $6 ORDER BY s.not_before_ms, s.feed, s.lane, s.n, s.id"
+        ))
+        .bind(feeds)
+        .bind(lanes)
+        .bind(self.clock.fixed_ms())
+        .bind(known)
+        .bind(rows_max)
+        .bind(bytes_max.max(1))
+        .fetch_all(self.pool().await?)
+        .await?;
+        let mut tables = Tables::default();
+        rows.iter().map(|row| open_action(&mut tables, row)).collect()
+    }
+}
+
+fn open_action(tables: &mut Tables, row: &PgRow) -> Try<OpenAction> {
+    let (message, work) = match row.try_get::<Option<i32>, _>(ROW)? {
+        None => (tables.message(row)?, None),
+        Some(_) => {
+            let found = tables.work_message(row)?;
+            (found.message, Some(found.row))
+        }
+    };
+    let last = match row.try_get::<Option<i32>, _>(AFTER + 6)? {
+        None => None,
+        Some(run) => Some((run, status_of(row.try_get(AFTER + 7)?)?)),
+    };
+    Ok(OpenAction {
+        id: row.try_get(AFTER)?,
+        kind: kind_of(row.try_get(AFTER + 1)?)?,
+        force: row.try_get(AFTER + 2)?,
+        pinned: row.try_get(AFTER + 3)?,
+        detail: row.try_get::<Option<String>, _>(AFTER + 4)?.map(plain),
+        why: row.try_get::<Option<String>, _>(AFTER + 5)?.map(plain).unwrap_or_default(),
+        message,
+        row: work,
+        last,
+        passed: row.try_get(AFTER + 8)?,
+        superseded_by: row.try_get(AFTER + 9)?,
+    })
+}
+
+/// The codes that the statement names by their numbers.
+const _: () = {
+    use crate::store::ActionKind::{Replay, Restart, Retry, Revisit};
+    assert!(Retry as i16 == 0 && Restart as i16 == 1 && Replay as i16 == 5 && Revisit as i16 == 6);
+};
