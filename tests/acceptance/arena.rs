@@ -11,10 +11,15 @@
 //! in another pass of the same run. `batch_size` is a page's size: all pages are run, so it changes nothing. `run` "failed" does the same
 //! with FAILED rows. A call without a stub is a transport error.
 //!
+//! Exchanges. The clients of that system are endpoints here, and what they make of an answer is the translators' own reading code: each
+//! request is made by a component around that code, through the endpoint whose templates it fits, and must arrive as the case writes it.
+//! What a client returns is what the component puts out; null is "no such person" or "no id yet"; every other end is an error.
+//!
 //! Attempts. There they are failed retry runs, the first consumption not among them, and waking a WAITING message starts them anew. The host
 //! counts another thing, tries that ended in retry or in a wait's time-out, so runs are counted here, as they are played. A message that
 //! failed in ten runs is FAILED there, whatever it waits for here; the host's own limit is `attempts_max` of arena.toml.
 
+mod clients;
 mod expect;
 mod pairs;
 mod play;
@@ -79,6 +84,7 @@ impl Arena {
     pub async fn play(&self, case: &Case) -> anyhow::Result<Vec<String>> {
         match case.kind {
             files::Kind::Pair => self.pairs.play(&case.whole),
+            files::Kind::Exchange => clients::play(&self.bench, &self.pairs, &case.whole).await,
             files::Kind::Scenario => play::scenario(&self.bench, &case.whole).await,
         }
     }

@@ -1,6 +1,7 @@
 //! What all cases of a system share: components built once by `tolk build`, pushed and activated once in a store that each case gets a copy
 //! of, one engine, one HTTP server. Knows stores only by their URLs.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -10,7 +11,8 @@ use anyhow::{Context as _, bail, ensure};
 use sqlx::Connection as _;
 use tempfile::TempDir;
 use tolk::config::{self, Config};
-use tolk::endpoint::Endpoints;
+use tolk::endpoint::pace::Pace;
+use tolk::endpoint::{self, Endpoints, Outside};
 use tolk::registry;
 use tolk::runtime::{self, Runtime};
 use tolk::store::{self, Activation, Clock, Store};
@@ -83,7 +85,7 @@ impl Bench {
             create_database(&url, None).await?;
         }
         let config = bench.config_of(&url)?;
-        bench.endpoints = Arc::new(Endpoints::new(&config.endpoints)?);
+        bench.endpoints = bench.endpoints_of(&config.endpoints)?;
         let store = store::open(&config.store, Clock::Fixed(Arc::new(AtomicI64::new(0)))).await?;
         store.migrate().await?;
         bench.fill(&*store, &config, plugins, &components).await?;
@@ -154,6 +156,17 @@ impl Bench {
     /// Removes what outlives the process.
     pub async fn end(&self) -> anyhow::Result<()> {
         if self.kind == Kind::Postgres { drop_database(&self.template_url()).await } else { Ok(()) }
+    }
+
+    /// The settings of the system's endpoints.
+    pub fn endpoint_settings(&self) -> anyhow::Result<BTreeMap<String, endpoint::config::Config>> {
+        Ok(self.config_of(&self.template_url())?.endpoints)
+    }
+
+    /// Endpoints of these settings; nobody waits for their back-off.
+    pub fn endpoints_of(&self, settings: &BTreeMap<String, endpoint::config::Config>) -> anyhow::Result<Arc<Endpoints>> {
+        let outside = Outside { pace: Pace::Ahead(Arc::default()), ..Outside::default() };
+        Ok(Arc::new(Endpoints::with(settings, &outside)?))
     }
 
     fn template_url(&self) -> String {

@@ -33,6 +33,8 @@ pub enum Kind {
     Scenario,
     /// The input of an inner rule and its result.
     Pair,
+    /// One request to a remote system, its answer, and what is made of it.
+    Exchange,
 }
 
 /// Every file below `folder`, in the order of names: cases, or why it holds none.
@@ -68,7 +70,9 @@ fn read(folder: &Path, path: &Path) -> Result<CaseFile, String> {
         single => vec![single.clone()],
     };
     let cases: Option<Vec<Case>> = cases.into_iter().enumerate().map(|(number, case)| shape(number, case)).collect();
-    let cases = cases.ok_or_else(|| unknown("its cases have neither `steps` and `expect` nor `input` and `expected`".to_owned()))?;
+    let cases = cases.ok_or_else(|| {
+        unknown("its cases have neither `steps` and `expect`, nor `input` and `expected`, nor `request` and `response`".to_owned())
+    })?;
     if cases.is_empty() {
         return Err(unknown("it holds no case".to_owned()));
     }
@@ -83,10 +87,11 @@ fn shape(number: usize, case: Value) -> Option<Case> {
     let kind = match () {
         () if has("steps") && has("expect") => Kind::Scenario,
         () if has("input") && has("expected") => Kind::Pair,
+        () if has("request") && has("response") => Kind::Exchange,
         () => return None,
     };
     let text = |key: &str| case[key].as_str().map(str::to_owned);
     let id = text("id").unwrap_or_else(|| format!("#{}", number + 1));
-    let title = text("title").or_else(|| text("name")).or_else(|| text("test")).unwrap_or_default();
+    let title = ["title", "name", "test", "request"].into_iter().find_map(text).unwrap_or_default();
     Some(Case { kind, id, title, whole: case })
 }

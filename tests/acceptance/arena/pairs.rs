@@ -15,8 +15,10 @@ use crate::diff::{Placeholders, difference};
 
 /// The component, loaded.
 pub struct Pairs {
-    runtime: Arc<Runtime>,
-    translator: Arc<Translator>,
+    /// The engine it is loaded in.
+    pub runtime: Arc<Runtime>,
+    /// The component.
+    pub translator: Arc<Translator>,
 }
 
 impl Pairs {
@@ -49,7 +51,8 @@ impl Pairs {
     }
 }
 
-fn message(table: &str, payload: &Value) -> Message {
+/// A message for a table of the component.
+pub fn message(table: &str, payload: &Value) -> Message {
     Message {
         place: Place { feed: FeedId(0), lane: 0, n: 1 },
         id: Uuid::nil(),

@@ -1,12 +1,15 @@
 //! Arena's inner rules as a component of their own: a payload `{"now", "input"}` becomes the rule's result, put to `result`.
-//! Table `status` runs the status rule, table `reason` the reason rule. Holds no rule itself.
+//! Table `status` runs the status rule, table `reason` the reason rule, table `remote` makes a call of a remote system and reads its answer as
+//! the translators do. Holds no rule itself.
 
+use arena_rules::names::endpoint;
 use arena_rules::reason::{self, ArenaReason};
+use arena_rules::remote;
 use arena_rules::status::{self, ActivityStatus, ArenaStatus, Situation, Status};
 use arena_rules::time::{Date, DateTime};
 use serde::Deserialize;
-use serde_json::json;
-use tolk_sdk::{Context, Description, Message, Outcome, Stop, Translator};
+use serde_json::{Value, json};
+use tolk_sdk::{Call, Context, Description, Message, Outcome, Stop, Translator};
 
 struct Pairs;
 
@@ -41,12 +44,31 @@ struct ReasonInput {
     gjennomforing_avsluttet: bool,
 }
 
+/// Remote systems that no translator asks; what is read of their answers is the whole rule.
+const EMPLOYER: &str = "employer";
+const ACTIVITY_V1: &str = "activity-v1";
+
+/// A call and what is read of its answer; null where the remote system knows nothing and that is no error.
+#[derive(Deserialize)]
+struct Remote {
+    endpoint: String,
+    /// The one parameter, or the identity number of a person.
+    of: String,
+}
+
 impl Translator for Pairs {
     fn describe() -> Description {
         Description::new("arena-pairs", env!("CARGO_PKG_VERSION"), env!("CARGO_PKG_DESCRIPTION"))
             .table("status")
             .table("reason")
+            .table("remote")
             .target("result")
+            .endpoint(endpoint::PERSON)
+            .endpoint(endpoint::ACTIVITY_ID)
+            .endpoint(endpoint::ACTIVITY)
+            .endpoint(endpoint::PARTICIPATIONS)
+            .endpoint(EMPLOYER)
+            .endpoint(ACTIVITY_V1)
     }
 
     fn configure(_config: &str) -> Result<Self, String> {
@@ -65,10 +87,62 @@ impl Translator for Pairs {
                 let Pair { input, .. } = message.json::<Pair<ReasonInput>>()?;
                 json!(reason::decide(input.arena_status, input.amt_status, input.arena_aarsak, input.gjennomforing_avsluttet))
             }
+            "remote" => read(&message.json::<Remote>()?, ctx)?,
             other => return Err(Outcome::rejected("unknown-table", format!("no rule is called {other}")).into()),
         };
         Ok(Outcome::put("result", message.id.as_str(), result.to_string()).into())
     }
+}
+
+fn read(Remote { endpoint, of }: &Remote, ctx: &Context) -> Result<Value, Stop> {
+    let number = || of.parse::<i64>().map_err(|_| Outcome::rejected("no-number", "the parameter is no number"));
+    Ok(match endpoint.as_str() {
+        endpoint::PERSON => {
+            let person = number()?;
+            match remote::read_person(ctx.call(remote::person_call(person))?, person) {
+                Err(fault) if fault.code == "person-unknown" => Value::Null,
+                read => json!(read?),
+            }
+        }
+        endpoint::ACTIVITY_ID => json!(remote::read_activity_id(ctx.call(remote::activity_id_call(number()?))?)?),
+        endpoint::ACTIVITY => {
+            let response = ctx.call(remote::activity_call(of))?;
+            let activity = remote::read_activity(response)?;
+            let body: Value = response.json().map_err(|error| Outcome::retry("remote-error", error))?;
+            with(body, json!({ "id": activity.id, "erEnkeltplass": activity.single, "erKurs": activity.course }))
+        }
+        endpoint::PARTICIPATIONS => {
+            let participations = remote::read_participations(ctx.call(remote::participations_call(of))?)?;
+            participations.iter().map(|one| json!({ "id": one.id, "status": one.status })).collect()
+        }
+        EMPLOYER => answer(ctx, Call::new(EMPLOYER).param("arbeidsgiverId", of), &["virksomhetsnummer"])?["virksomhetsnummer"].take(),
+        ACTIVITY_V1 => {
+            let body = answer(ctx, Call::new(ACTIVITY_V1).param("id", of), &["id", "status", "oppstart"])?;
+            let course = body["oppstart"] == "FELLES";
+            with(body, json!({ "erKurs": course }))
+        }
+        other => return Err(Outcome::rejected("unknown-endpoint", format!("no endpoint is called {other}")).into()),
+    })
+}
+
+/// The body of a good answer that has these fields.
+fn answer(ctx: &Context, call: Call, fields: &[&str]) -> Result<Value, Stop> {
+    let response = ctx.call(call)?;
+    if !response.is_success() {
+        return Err(Outcome::retry("remote-error", format!("status {}", response.status)).into());
+    }
+    let body: Value = response.json().map_err(|error| Outcome::retry("remote-error", error))?;
+    match fields.iter().find(|field| !body[**field].is_string()) {
+        Some(field) => Err(Outcome::retry("remote-error", format!("the answer does not give a readable {field}")).into()),
+        None => Ok(body),
+    }
+}
+
+fn with(mut body: Value, more: Value) -> Value {
+    if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more) {
+        body.extend(more);
+    }
+    body
 }
 
 fn situation(input: &StatusInput, today: Date) -> Situation {
@@ -91,13 +165,35 @@ tolk_sdk::register!(Pairs);
 
 #[cfg(test)]
 mod tests {
-    use tolk_sdk::testing::{World, message};
+    use tolk_sdk::testing::{Called, World, message};
 
     use super::*;
 
     fn result(table: &str, payload: &str) -> String {
         let played = World::new().play(&Pairs, &message(table, payload));
         played.outputs().first().map_or_else(|| played.outcome.to_string(), tolk_sdk::Output::payload_text)
+    }
+
+    #[test]
+    fn answers_are_read_as_the_translators_read_them() {
+        let asked = |endpoint: &str, call: Call, status: u16, body: &str| {
+            let (wanted, answer) = (call, tolk_sdk::Response::new(status, body));
+            let mut world = World::new();
+            world.endpoint(endpoint, move |call| {
+                assert_eq!(*call, wanted);
+                Called::Response(answer.clone())
+            });
+            let payload = json!({ "endpoint": endpoint, "of": "7" }).to_string();
+            let played = world.play(&Pairs, &message("remote", payload));
+            played.outputs().first().map_or_else(|| played.outcome.to_string(), tolk_sdk::Output::payload_text)
+        };
+        assert_eq!(asked("person", remote::person_call(7), 200, r#"{"fnr":"01"}"#), r#""01""#);
+        assert_eq!(asked("person", remote::person_call(7), 404, ""), "null");
+        assert!(asked("person", remote::person_call(7), 403, "").contains("remote-error"));
+        let employer = || Call::new(EMPLOYER).param("arbeidsgiverId", 7);
+        assert_eq!(asked(EMPLOYER, employer(), 200, r#"{"virksomhetsnummer":"9"}"#), r#""9""#);
+        assert!(asked(EMPLOYER, employer(), 200, "{}").contains("virksomhetsnummer"));
+        assert!(asked(EMPLOYER, employer(), 404, "").contains("404"));
     }
 
     #[test]
