@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::endpoint::{Caller, Endpoints};
 use crate::message::FeedId;
-use crate::registry::Registry;
+use crate::registry::{self, Registry};
 use crate::runtime::Runtime;
 use crate::store::{self, Clock, Store};
 use crate::translate::engine::Counts;
@@ -56,9 +56,25 @@ impl App {
     pub async fn open(config: Config, progress: Progress, stop: &CancellationToken) -> anyhow::Result<Option<Self>> {
         let Some(store) = open_store(&config, stop).await? else { return Ok(None) };
         let runtime = Runtime::new(&config.runtime)?;
-        let registry = Arc::new(Registry::open(store.clone(), runtime.clone(), config.limits.clone()).await?);
         let caller = Arc::new(Endpoints::new(&config.endpoints)?);
-        Self::assemble(config, store, runtime, registry, caller, progress).await.map(Some)
+        let mut pause = Pause::default();
+        loop {
+            let opened = async {
+                let registry = Arc::new(Registry::open(store.clone(), runtime.clone(), config.limits.clone()).await?);
+                Self::assemble(config.clone(), store.clone(), runtime.clone(), registry, caller.clone(), progress.clone()).await
+            };
+            match opened.await {
+                Ok(app) => return Ok(Some(app)),
+                // The store may go away between any two of its verbs.
+                Err(error) => match transient(&error) {
+                    Some(reason) => pause.wait("store", reason, stop).await,
+                    None => return Err(error),
+                },
+            }
+            if stop.is_cancelled() {
+                return Ok(None);
+            }
+        }
     }
 
     /// Puts a host together from parts that are open already.
@@ -85,6 +101,15 @@ impl App {
         }
         Ok(())
     }
+}
+
+/// The store's trouble in an error, where waiting for it can help.
+fn transient(error: &anyhow::Error) -> Option<&store::Error> {
+    let found = match error.downcast_ref::<registry::Error>() {
+        Some(registry::Error::Store(error)) => Some(error),
+        _ => error.downcast_ref::<store::Error>(),
+    };
+    found.filter(|error| error.is_transient())
 }
 
 /// Opens and migrates the store; waits while it is away. `None`: told to stop meanwhile.

@@ -22,6 +22,8 @@ const BYTES_MAX: i64 = 16 << 20;
 pub enum Ended {
     /// It was told to stop.
     Stopped,
+    /// It was told to finish, and everything that was settled by then is out.
+    Finished,
     /// Another host has the target.
     Fenced,
 }
@@ -43,8 +45,8 @@ pub struct Publish {
 }
 
 impl Publish {
-    /// Publishes until told to stop or fenced. Trouble is waited out and said.
-    pub async fn run(&mut self, stop: CancellationToken) -> Ended {
+    /// Publishes until told to stop or fenced, or to finish and has. Trouble is waited out and said.
+    pub async fn run(&mut self, finish: CancellationToken, stop: CancellationToken) -> Ended {
         if self.lease.taken_over {
             // The last owner's sends may still be under way; ours must come after them.
             tokio::select! {
@@ -55,16 +57,23 @@ impl Publish {
         let mut cursor = self.lease.cursor;
         let mut pause = Pause::default();
         while !stop.is_cancelled() {
+            // Other hosts go on settling: what they add after this is theirs to wait for.
+            let upto = finish.is_cancelled().then(|| *self.settled.borrow());
+            if upto.is_some_and(|upto| cursor.settlement > upto) {
+                return Ended::Finished;
+            }
             self.settled.mark_unchanged();
             match self.step(cursor).await {
                 Ok(Step::Moved(to)) => {
                     cursor = to;
                     pause.reset();
                 }
+                Ok(Step::Idle) if upto.is_some() => return Ended::Finished,
                 Ok(Step::Idle) => {
                     pause.reset();
                     tokio::select! {
                         () = stop.cancelled() => {}
+                        () = finish.cancelled() => {}
                         Ok(()) = self.settled.changed() => {}
                         () = tokio::time::sleep(self.poll) => {}
                     }

@@ -196,8 +196,12 @@ pub trait Leases {
     /// is above that share or not wanted any more; PostgreSQL terminates the expired hosts' connections first. Returns all that the host
     /// now owns, nothing if its lease is over.
     async fn claim(&self, host: &Host, wanted: &Wanted) -> Result<Owned>;
-    /// Gives everything back and removes the host.
+    /// Gives everything back and removes the host. Nothing of it may be under way any more.
     async fn leave(&self, host: &Host) -> Result<()>;
+    /// The same for a host whose lease ran out while its process lived: sends may be under way, and its lanes were not left by a crash.
+    async fn abandon(&self, host: &Host) -> Result<()>;
+    /// A number that changes whenever something changes its owner, a host joins or a lease runs out: a cheap hint to claim now.
+    async fn ownership(&self) -> Result<i64>;
     /// Gives back the lanes of one feed (its plugin cannot be loaded here).
     async fn release_lanes(&self, host: &Host, feed: FeedId) -> Result<()>;
 }

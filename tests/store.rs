@@ -53,7 +53,8 @@ cases! {
         a_lease_must_be_renewed_in_time
         what_is_given_back_is_free_at_once
         an_expired_host_is_taken_over_and_fenced
-        released_lanes_are_fenced;
+        released_lanes_are_fenced
+        what_is_abandoned_is_free_but_may_be_sending;
     inbox:
         bytes_round_trip
         numbers_are_gapless_per_lane

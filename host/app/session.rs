@@ -47,13 +47,14 @@ pub async fn run(app: &App, until: Until, stop: &CancellationToken) -> anyhow::R
     let Some(host) = join(app, stop).await? else { return Ok(Ended::Stopped) };
     tracing::info!(host = %host.id, lanes = app.feeds.iter().map(|feed| usize::from(feed.config.lanes)).sum::<usize>(), "joined");
     let inner = stop.child_token();
+    let lost = CancellationToken::new();
     let hints = Hints::default();
     let (owned_in, owned) = watch::channel(Owned::default());
 
     let kept = keep_lease(app, &host, lease);
     let claims = claim(app, &host, lease / 5, owned_in, inner.clone());
     let refreshed = refresh(app, inner.clone());
-    let work = work(app, &host, &hints, owned, inner.clone());
+    let work = work(app, &host, &hints, owned, inner.clone(), lost.clone());
     let done = watch_done(app, until, &hints, inner.clone());
 
     let mut ended = Ended::Stopped;
@@ -63,6 +64,7 @@ pub async fn run(app: &App, until: Until, stop: &CancellationToken) -> anyhow::R
             // While the loops drain, what they settle is still fenced by the lease.
             () = &mut kept, if ended != Ended::LeaseLost => {
                 ended = Ended::LeaseLost;
+                lost.cancel();
                 inner.cancel();
             }
             () = &mut claims, if !inner.is_cancelled() => {}
@@ -80,9 +82,11 @@ pub async fn run(app: &App, until: Until, stop: &CancellationToken) -> anyhow::R
             }
         }
     }
-    if ended != Ended::LeaseLost {
-        within(Duration::from_secs(5), "leave", app.store.leave(&host)).await;
-    }
+    match ended {
+        // Whoever took over meanwhile keeps what it has; what nobody took yet is not to look as if this process had crashed.
+        Ended::LeaseLost => within(Duration::from_secs(1), "give everything back", app.store.abandon(&host)).await,
+        Ended::Stopped | Ended::Done => within(Duration::from_secs(5), "leave", app.store.leave(&host)).await,
+    };
     Ok(ended)
 }
 
@@ -124,9 +128,25 @@ async fn keep_lease(app: &App, host: &Host, lease: Duration) {
     }
 }
 
+/// How often a host asks whether something changed its owner: one small read. What a leaver gives back, and what an expired host leaves
+/// behind, is taken over that soon.
+const OWNERSHIP_EVERY: Duration = Duration::from_millis(200);
+
+/// Claims at once, then whenever something changed its owner, and every so often all the same.
 async fn claim(app: &App, host: &Host, every: Duration, owned: watch::Sender<Owned>, stop: CancellationToken) {
     let wanted = Wanted { feeds: app.feeds.iter().map(|feed| feed.id).collect(), targets: app.config.targets.keys().cloned().collect() };
+    let (mut known, mut claimed) = (None, Instant::now());
     while !stop.is_cancelled() {
+        // Asked before the claim: what changes during it is seen at the next turn.
+        let ownership = app.store.ownership().await.ok();
+        if known.is_some() && ownership == known && claimed.elapsed() < every {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(OWNERSHIP_EVERY.min(every)) => {}
+            }
+            continue;
+        }
+        (known, claimed) = (ownership, Instant::now());
         match app.store.claim(host, &wanted).await {
             Ok(now) => {
                 owned.send_if_modified(|known| {
@@ -140,7 +160,7 @@ async fn claim(app: &App, host: &Host, every: Duration, owned: watch::Sender<Own
         }
         tokio::select! {
             () = stop.cancelled() => {}
-            () = tokio::time::sleep(every) => {}
+            () = tokio::time::sleep(OWNERSHIP_EVERY.min(every)) => {}
         }
     }
     std::future::pending::<()>().await;
@@ -185,16 +205,26 @@ async fn refresh(app: &App, stop: CancellationToken) {
     std::future::pending::<()>().await;
 }
 
-/// Runs the loops on what is owned until the session stops; then ingest ends, translate drains, publish
-/// ends: what it has not sent yet goes out after the next start.
-async fn work(app: &App, host: &Host, hints: &Hints, mut owned: watch::Receiver<Owned>, stop: CancellationToken) -> anyhow::Result<()> {
-    let (ingests, publishes) = (CancellationToken::new(), CancellationToken::new());
+/// Runs the loops on what is owned until the session stops; then ingest ends, translate drains, and what it settled is published. A part
+/// of the time that a stop may take is for each; what is not sent by then goes out at the next owner. A host that lost its lease drops
+/// everything at once: nothing of it could be settled any more.
+async fn work(
+    app: &App,
+    host: &Host,
+    hints: &Hints,
+    mut owned: watch::Receiver<Owned>,
+    stop: CancellationToken,
+    lost: CancellationToken,
+) -> anyhow::Result<()> {
+    let (ingests, publishes, finish) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let mut tasks: JoinSet<()> = JoinSet::new();
     let mut feeds: HashMap<FeedId, (i64, CancellationToken)> = HashMap::new();
     let mut targets: HashMap<String, (i64, CancellationToken)> = HashMap::new();
     let mut sinks: HashMap<String, Arc<dyn Sink>> = HashMap::new();
     let (lanes_in, lanes) = watch::channel(Vec::new());
-    let translate = tokio::spawn(translate(engine(app, host, hints), lanes, hints.clone(), app.config.host.clone(), stop.clone()));
+    // Ends with this function, as all tasks do.
+    let mut translating: JoinSet<()> = JoinSet::new();
+    translating.spawn(translate(engine(app, host, hints), lanes, hints.clone(), app.config.host.clone(), stop.clone()));
     while !stop.is_cancelled() {
         let now = owned.borrow_and_update().clone();
         lanes_in.send_replace(now.lanes.clone());
@@ -218,22 +248,59 @@ async fn work(app: &App, host: &Host, hints: &Hints, mut owned: watch::Receiver<
             };
             sinks.insert(lease.target.clone(), sink.clone());
             let token = publishes.child_token();
-            tasks.spawn(publish(app, hints, lease.clone(), sink, token.clone()));
+            tasks.spawn(publish(app, hints, lease.clone(), sink, finish.clone(), token.clone()));
             targets.insert(lease.target.clone(), (lease.epoch, token));
         }
         tokio::select! {
             () = stop.cancelled() => {}
             changed = owned.changed() => if changed.is_err() { break },
             Some(result) = tasks.join_next() => result?,
+            Some(result) = translating.join_next() => result?,
         }
     }
     ingests.cancel();
-    let drained = translate.await;
-    publishes.cancel();
-    while let Some(result) = tasks.join_next().await {
-        result?;
+    wind_down(tasks, translating, &Stops { publishes, finish, lost }, Duration::from_millis(app.config.host.stop_ms_max * 3 / 4)).await
+}
+
+/// What tells the tasks of a session to end.
+struct Stops {
+    publishes: CancellationToken,
+    finish: CancellationToken,
+    lost: CancellationToken,
+}
+
+/// Waits for translate to drain and for publish to send what that settled, within a time.
+async fn wind_down(mut tasks: JoinSet<()>, mut translating: JoinSet<()>, stops: &Stops, limit: Duration) -> anyhow::Result<()> {
+    let stopped = Instant::now();
+    tokio::select! {
+        biased;
+        () = stops.lost.cancelled() => {
+            translating.shutdown().await;
+            tasks.shutdown().await;
+            return Ok(());
+        }
+        drained = translating.join_next() => drained.transpose()?,
+    };
+    stops.finish.cancel();
+    let sent = async {
+        while let Some(result) = tasks.join_next().await {
+            result?;
+        }
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        () = stops.lost.cancelled() => tasks.shutdown().await,
+        sent = tokio::time::timeout(limit.saturating_sub(stopped.elapsed()), sent) => match sent {
+            Ok(sent) => sent?,
+            Err(_) => {
+                tracing::warn!("not everything could be published before the stop; the rest goes out at the next owner");
+                stops.publishes.cancel();
+                while let Some(result) = tasks.join_next().await {
+                    result?;
+                }
+            }
+        },
     }
-    drained?;
     Ok(())
 }
 
@@ -332,6 +399,7 @@ fn publish(
     hints: &Hints,
     lease: TargetLease,
     sink: Arc<dyn Sink>,
+    finish: CancellationToken,
     stop: CancellationToken,
 ) -> impl Future<Output = ()> + Send + 'static {
     let mut publish = Publish {
@@ -343,7 +411,7 @@ fn publish(
         count: app.progress.published.clone(),
     };
     async move {
-        publish.run(stop).await;
+        publish.run(finish, stop).await;
     }
 }
 

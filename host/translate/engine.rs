@@ -169,10 +169,11 @@ impl Engine {
     pub async fn own(&mut self, leases: &[LaneLease]) -> store::Result<()> {
         let known = self.lanes.epochs();
         let now: HashMap<(FeedId, i32), i64> = leases.iter().map(|lease| ((lease.feed, lease.lane), lease.epoch)).collect();
-        for (name, epoch) in &known {
-            if now.get(name) != Some(epoch) {
-                self.lose(name.0, name.1);
-            }
+        let lost: Vec<(FeedId, i32)> = known.iter().filter(|(name, epoch)| now.get(name) != Some(epoch)).map(|(name, _)| *name).collect();
+        lost.iter().for_each(|(feed, lane)| self.lose(*feed, *lane));
+        if !lost.is_empty() {
+            // What is finished in other lanes may have read what was dropped with these.
+            self.rerun(&HashSet::new());
         }
         let fresh: Vec<&LaneLease> = leases
             .iter()

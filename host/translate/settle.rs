@@ -174,7 +174,7 @@ impl Engine {
     }
 
     /// Runs stale messages again, with those that read their unsettled writes and the later ones of their keys.
-    fn rerun(&mut self, stale: &HashSet<(Place, i32)>) {
+    pub(super) fn rerun(&mut self, stale: &HashSet<(Place, i32)>) {
         // Keys with a dropped message, and whether the first of them was a new row: then all of its line was in hand.
         let mut dirty: HashMap<BlockedKey, bool> = HashMap::new();
         let mut back: HashMap<BlockedKey, Vec<Run>> = HashMap::new();

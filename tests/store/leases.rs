@@ -105,3 +105,12 @@ pub async fn released_lanes_are_fenced(rig: Rig) {
     assert_eq!(again.lanes.len(), usize::from(LANES));
     assert!(again.lanes.iter().all(|lane| lane.epoch > owner.epoch(lane.lane)));
 }
+
+pub async fn what_is_abandoned_is_free_but_may_be_sending(rig: Rig) {
+    let first = rig.owner().await;
+    rig.pass_ms(LEASE_MS as i64 + 1);
+    first.store.abandon(&first.host).await.unwrap();
+    let again = rig.owner().await;
+    assert_eq!(again.owned.lanes.len(), usize::from(LANES));
+    assert!(again.owned.targets.iter().all(|target| target.taken_over), "its last sends may be under way");
+}

@@ -31,6 +31,7 @@ pub async fn hosts_may_migrate_at_once(mut rig: Rig) {
 }
 
 pub async fn a_newer_schema_is_refused(rig: Rig) {
+    rig.store.join("case", 1_000).await.unwrap();
     rig.execute("insert into {schema}schema_version (version, name, applied_ms) values (9999, 'from-the-future', 0)").await;
     let (found, known) = rig.store.schema_version().await.unwrap();
     assert_eq!(found, 9999);
@@ -39,6 +40,8 @@ pub async fn a_newer_schema_is_refused(rig: Rig) {
     assert!(matches!(refused, Error::Schema { found: 9999, .. }), "{refused}");
     let refused = rig.door().await.join("case", 1_000).await.unwrap_err();
     assert!(matches!(refused, Error::Schema { found: 9999, .. }), "{refused}");
+    let refused = rig.store.join("case", 1_000).await.unwrap_err();
+    assert!(matches!(refused, Error::Schema { found: 9999, .. }), "a host that ran before the migration joins again: {refused}");
 }
 
 pub async fn the_secret_is_made_once(rig: Rig) {

@@ -34,6 +34,35 @@ async fn living_hosts_share_lanes_and_a_leaver_gives_them_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_owner_is_seen_without_a_claim() {
+    let rig = Rig::postgres().await;
+    let first = rig.owner().await;
+    let other = rig.door().await;
+    let mut known = other.ownership().await.unwrap();
+    let mut changed = async |what: &str| {
+        let now = other.ownership().await.unwrap();
+        assert_ne!(now, known, "{what}");
+        assert_eq!(now, other.ownership().await.unwrap(), "{what}: and nothing since");
+        known = now;
+    };
+    let second = other.join("second", LEASE_MS).await.unwrap();
+    changed("a host joined").await;
+    other.claim(&second, &first.wanted()).await.unwrap();
+    changed("it said what it wants").await;
+    first.store.claim(&first.host, &first.wanted()).await.unwrap();
+    other.claim(&second, &first.wanted()).await.unwrap();
+    changed("lanes moved").await;
+    rig.pass_ms(LEASE_MS as i64 / 2);
+    other.renew(&second, LEASE_MS).await.unwrap();
+    rig.pass_ms(LEASE_MS as i64 / 2 + 1);
+    changed("a lease ran out").await;
+    other.claim(&second, &first.wanted()).await.unwrap();
+    changed("it was taken over").await;
+    other.leave(&second).await.unwrap();
+    changed("a host left").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stopped_hosts_locks_end_when_it_is_taken_over() {
     let rig = Rig::postgres().await;
     let first = rig.owner().await;

@@ -49,9 +49,10 @@ impl Postgres {
     }
 
     async fn join_once(&self, name: &str, lease_ms: u64) -> Try<Host> {
-        let pool = self.pool().await?;
+        let mut connection = self.pool().await?.acquire().await?;
         let again = *self.joined.lock().unwrap_or_else(PoisonError::into_inner);
         let id = if again { Uuid::new_v4() } else { self.id };
+        let mut transaction = connection.begin().await?;
         let (number,) = sqlx::query_as(
             "INSERT INTO host (id, name, lease_until_ms)
              VALUES ($1, $2, coalesce($4, (extract(epoch FROM clock_timestamp()) * 1000)::bigint) + $3)
@@ -61,8 +62,11 @@ impl Postgres {
         .bind(name)
         .bind(i64::try_from(lease_ms).unwrap_or(i64::MAX))
         .bind(self.clock.fixed_ms())
-        .fetch_one(pool)
+        .fetch_one(&mut *transaction)
         .await?;
+        // A migration locks the hosts: whoever came first is put out by it, whoever waited for it sees its version now.
+        self.refuse_other_schema(&mut transaction).await?;
+        super::commit(transaction, "register the host").await?;
         if again {
             self.rename(id);
         }
@@ -156,20 +160,38 @@ impl Postgres {
         Ok(rows.into_iter().map(alive).collect())
     }
 
-    async fn leave_once(&self, host: &Host) -> Try<()> {
+    async fn leave_once(&self, host: &Host, verb: &'static str, sends_under_way: bool) -> Try<()> {
         let mut connection = self.pool().await?.acquire().await?;
         let mut transaction = connection.begin().await?;
         guard(&mut transaction).await?;
         for sql in [
             "UPDATE feed SET owner = NULL, epoch = epoch + 1 WHERE owner = $1",
             "UPDATE lane SET owner = NULL, epoch = epoch + 1 WHERE owner = $1",
-            "UPDATE target_cursor SET owner = NULL, epoch = epoch + 1, taken_over = false WHERE owner = $1",
             "DELETE FROM host WHERE id = $1",
         ] {
             sqlx::query(sql).bind(host.id).execute(&mut *transaction).await?;
         }
-        super::commit(transaction, "leave").await?;
+        sqlx::query("UPDATE target_cursor SET owner = NULL, epoch = epoch + 1, taken_over = $2 WHERE owner = $1")
+            .bind(host.id)
+            .bind(sends_under_way)
+            .execute(&mut *transaction)
+            .await?;
+        super::commit(transaction, verb).await?;
         Ok(())
+    }
+
+    async fn ownership_once(&self) -> Try<i64> {
+        let (number,) = sqlx::query_as(
+            "WITH clock AS (SELECT coalesce($1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint) AS now_ms)
+             SELECT hashtextextended(concat_ws('/', (SELECT sum(epoch) FROM feed), (SELECT sum(epoch) FROM lane),
+               (SELECT sum(epoch) FROM target_cursor), (SELECT max(number) FROM host), (SELECT count(*) FROM host),
+               (SELECT sum(cardinality(wanted_feeds) + cardinality(wanted_targets)) FROM host),
+               (SELECT count(*) FROM host, clock WHERE lease_until_ms <= now_ms)), 0)",
+        )
+        .bind(self.clock.fixed_ms())
+        .fetch_one(self.pool().await?)
+        .await?;
+        Ok(number)
     }
 
     async fn release_lanes_once(&self, host: &Host, feed: FeedId) -> Try<()> {
@@ -231,7 +253,7 @@ async fn move_lanes(connection: &mut PgConnection, me: Uuid, living: &[Alive]) -
             continue;
         }
         let lanes: Vec<_> = lanes.iter().map(|(_, lane, owner)| (*lane, *owner)).collect();
-        let moves = shares::lanes(me, &wanting(living, |alive| alive.feeds.contains(&feed)), &lanes);
+        let moves = shares::lanes(me, feed, &wanting(living, |alive| alive.feeds.contains(&feed)), &lanes);
         take.extend(moves.take.into_iter().map(|lane| (feed, lane)));
         give.extend(moves.give.into_iter().map(|lane| (feed, lane)));
     }
@@ -320,7 +342,15 @@ impl Leases for Postgres {
     }
 
     async fn leave(&self, host: &Host) -> Result<()> {
-        retried!(self, "leave", self.leave_once(host))
+        retried!(self, "leave", self.leave_once(host, "leave", false))
+    }
+
+    async fn abandon(&self, host: &Host) -> Result<()> {
+        retried!(self, "give everything back", self.leave_once(host, "give everything back", true))
+    }
+
+    async fn ownership(&self) -> Result<i64> {
+        retried!(self, "ask who owns what", self.ownership_once())
     }
 
     async fn release_lanes(&self, host: &Host, feed: FeedId) -> Result<()> {

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use sqlx::{Connection, PgConnection};
 
+use super::leases::guard;
 use super::{Postgres, Trouble, Try, retried};
 use crate::store::migrations::{Migration, newest, refuse_newer, refuse_other};
 use crate::store::{Error, Result, Schema};
@@ -27,6 +28,11 @@ impl Postgres {
         Ok(refuse_other(self.found_version().await?, newest(MIGRATIONS))?)
     }
 
+    /// The same, as a transaction sees it.
+    pub(super) async fn refuse_other_schema(&self, connection: &mut PgConnection) -> Try<()> {
+        Ok(refuse_other(version(connection, &self.schema).await?, newest(MIGRATIONS))?)
+    }
+
     async fn migrate_once(&self) -> Try<Vec<String>> {
         let mut connection = self.connect().await?;
         let mut transaction = connection.begin().await?;
@@ -44,6 +50,9 @@ impl Postgres {
                  CREATE TABLE IF NOT EXISTS schema_version (version bigint PRIMARY KEY, name text NOT NULL, applied_ms bigint NOT NULL)"
             );
             sqlx::raw_sql(sqlx::AssertSqlSafe(made)).execute(&mut *transaction).await?;
+        }
+        if (1..newest(MIGRATIONS)).contains(&found) {
+            put_out_hosts(&mut transaction).await?;
         }
         let mut applied = Vec::new();
         for migration in MIGRATIONS.iter().filter(|migration| migration.version > found) {
@@ -100,6 +109,23 @@ impl Postgres {
         let (now_ms,) = sqlx::query_as("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint").fetch_one(&self.pool).await?;
         Ok(now_ms)
     }
+}
+
+/// Hosts of the release before must not go on beside the new tables: they lose everything at once, and are refused when they join again.
+async fn put_out_hosts(connection: &mut PgConnection) -> Try<()> {
+    // A migration may copy what is large.
+    sqlx::query("SET LOCAL statement_timeout = 0").execute(&mut *connection).await?;
+    sqlx::query("LOCK TABLE host IN EXCLUSIVE MODE").execute(&mut *connection).await?;
+    guard(connection).await?;
+    for sql in [
+        "UPDATE feed SET owner = NULL, epoch = epoch + 1",
+        "UPDATE lane SET owner = NULL, epoch = epoch + 1",
+        "UPDATE target_cursor SET taken_over = taken_over OR owner IS NOT NULL, owner = NULL, epoch = epoch + 1",
+        "DELETE FROM host",
+    ] {
+        sqlx::query(sql).execute(&mut *connection).await?;
+    }
+    Ok(())
 }
 
 async fn version(connection: &mut PgConnection, schema: &str) -> Try<i64> {

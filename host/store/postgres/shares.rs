@@ -14,16 +14,25 @@ pub(super) struct Moves<T> {
     pub(super) give: Vec<T>,
 }
 
-/// The lanes of one feed: each living host that wants the feed has its share of them, rounded up.
-pub(super) fn lanes(me: Uuid, living: &Living, lanes: &[(i32, Option<Uuid>)]) -> Moves<i32> {
-    let hosts = living.values().filter(|wants| **wants).count().max(1);
-    let share = lanes.len().div_ceil(hosts);
+/// The lanes of one feed: each living host that wants the feed has its share of them. What does not divide evenly goes to other hosts at
+/// each feed, so that many small feeds are spread as fairly as one large one.
+pub(super) fn lanes(me: Uuid, feed: i32, living: &Living, lanes: &[(i32, Option<Uuid>)]) -> Moves<i32> {
+    let share = share(me, feed, living, lanes.len());
     let mine: Vec<i32> = lanes.iter().filter(|(_, owner)| *owner == Some(me)).map(|(lane, _)| *lane).collect();
     if mine.len() > share {
         return Moves { take: Vec::new(), give: mine[share..].to_vec() };
     }
     let free = lanes.iter().filter(|(_, owner)| owner.is_none_or(|owner| !living.contains_key(&owner)));
     Moves { take: free.map(|(lane, _)| *lane).take(share - mine.len()).collect(), give: Vec::new() }
+}
+
+/// How many of a feed's lanes a host has; the shares of all hosts that want the feed add up to its lanes.
+fn share(me: Uuid, feed: i32, living: &Living, lanes: usize) -> usize {
+    let mut hosts: Vec<Uuid> = living.iter().filter(|(_, wants)| **wants).map(|(host, _)| *host).collect();
+    hosts.sort_unstable();
+    let Some(rank) = hosts.iter().position(|host| *host == me) else { return 0 };
+    let turn = (rank + feed.unsigned_abs() as usize) % hosts.len();
+    lanes / hosts.len() + usize::from(turn < lanes % hosts.len())
 }
 
 /// Things owned whole (feeds, targets), one after the other: a free one goes to a host that wants it and has the fewest; whoever has two
@@ -68,14 +77,26 @@ mod tests {
     #[test]
     fn lanes_are_shared_and_a_dead_hosts_lanes_are_free() {
         let free: Vec<_> = (0..5).map(|lane| (lane, None)).collect();
-        assert_eq!(lanes(A, &HashMap::from([(A, true)]), &free).take, [0, 1, 2, 3, 4]);
-        assert_eq!(lanes(A, &both(), &free).take, [0, 1, 2]);
-        assert_eq!(lanes(A, &HashMap::from([(A, true), (B, false)]), &free).take, [0, 1, 2, 3, 4], "B does not want the feed");
+        assert_eq!(lanes(A, 0, &HashMap::from([(A, true)]), &free).take, [0, 1, 2, 3, 4]);
+        assert_eq!(lanes(A, 0, &both(), &free).take, [0, 1, 2]);
+        assert_eq!(lanes(A, 0, &HashMap::from([(A, true), (B, false)]), &free).take, [0, 1, 2, 3, 4], "B does not want the feed");
         let all_mine: Vec<_> = (0..5).map(|lane| (lane, Some(A))).collect();
-        assert_eq!(lanes(A, &both(), &all_mine).give, [3, 4]);
-        assert_eq!(lanes(B, &both(), &all_mine), Moves::default());
+        assert_eq!(lanes(A, 0, &both(), &all_mine).give, [3, 4]);
+        assert_eq!(lanes(B, 0, &both(), &all_mine), Moves::default());
         let dead: Vec<_> = (0..4).map(|lane| (lane, Some(DEAD))).collect();
-        assert_eq!(lanes(B, &both(), &dead).take, [0, 1]);
+        assert_eq!(lanes(B, 0, &both(), &dead).take, [0, 1]);
+    }
+
+    #[test]
+    fn what_does_not_divide_goes_to_another_host_at_each_feed() {
+        let hosts: Vec<Uuid> = (1..=3).map(Uuid::from_u128).collect();
+        let living: Living = hosts.iter().map(|host| (*host, true)).collect();
+        let shares = |host: Uuid, lanes| (1..=9).map(|feed| share(host, feed, &living, lanes)).sum::<usize>();
+        for lanes in [1, 4, 64] {
+            assert!((1..=9).all(|feed| hosts.iter().map(|host| share(*host, feed, &living, lanes)).sum::<usize>() == lanes));
+            let sums: Vec<usize> = hosts.iter().map(|host| shares(*host, lanes)).collect();
+            assert!(sums.iter().all(|sum| *sum == 3 * lanes), "nine feeds of {lanes} lanes: {sums:?}");
+        }
     }
 
     #[test]

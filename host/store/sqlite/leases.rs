@@ -62,19 +62,18 @@ impl Leases for Sqlite {
     }
 
     async fn leave(&self, host: &Host) -> Result<()> {
-        const VERB: &str = "leave";
-        let mut transaction = self.write(VERB).await?;
-        for statement in [
-            "UPDATE feed SET owner = NULL WHERE owner = ?",
-            "UPDATE lane SET owner = NULL WHERE owner = ?",
-            "UPDATE target_cursor SET owner = NULL, taken_over = 0 WHERE owner = ?",
-            "DELETE FROM host WHERE id = ?",
-        ] {
-            sqlx::query(statement).bind(host.id).execute(&mut *transaction).await.map_err(self.failed(VERB))?;
-        }
-        self.commit(transaction, VERB).await?;
+        self.give_back(host, "UPDATE target_cursor SET owner = NULL, taken_over = 0 WHERE owner = ?").await?;
         self.lock.release();
         Ok(())
+    }
+
+    async fn abandon(&self, host: &Host) -> Result<()> {
+        self.give_back(host, "UPDATE target_cursor SET owner = NULL, taken_over = 1 WHERE owner = ?").await
+    }
+
+    async fn ownership(&self) -> Result<i64> {
+        // There is no other host.
+        Ok(0)
     }
 
     async fn release_lanes(&self, host: &Host, feed: FeedId) -> Result<()> {
@@ -86,6 +85,22 @@ impl Leases for Sqlite {
             .await
             .map_err(self.failed("release lanes"))?;
         Ok(())
+    }
+}
+
+impl Sqlite {
+    async fn give_back(&self, host: &Host, targets: &'static str) -> Result<()> {
+        const VERB: &str = "leave";
+        let mut transaction = self.write(VERB).await?;
+        for statement in [
+            "UPDATE feed SET owner = NULL WHERE owner = ?",
+            "UPDATE lane SET owner = NULL WHERE owner = ?",
+            targets,
+            "DELETE FROM host WHERE id = ?",
+        ] {
+            sqlx::query(statement).bind(host.id).execute(&mut *transaction).await.map_err(self.failed(VERB))?;
+        }
+        self.commit(transaction, VERB).await
     }
 }
 
@@ -138,7 +153,7 @@ async fn claim(connection: &mut SqliteConnection, host: Uuid, wanted: &Wanted) -
     }
     for target in &wanted.targets {
         sqlx::query(
-            "UPDATE target_cursor SET taken_over = owner IS NOT NULL, owner = ?1, epoch = epoch + 1
+            "UPDATE target_cursor SET taken_over = taken_over OR owner IS NOT NULL, owner = ?1, epoch = epoch + 1
              WHERE target = (SELECT id FROM target WHERE name = ?2) AND owner IS NOT ?1",
         )
         .bind(host)

@@ -44,6 +44,11 @@ impl Lock {
         Ok(())
     }
 
+    /// Whether it is held here.
+    pub(super) fn is_held(&self) -> bool {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Lets go.
     pub(super) fn release(&self) {
         if let Some(file) = self.held.lock().unwrap_or_else(PoisonError::into_inner).take() {

@@ -20,12 +20,20 @@ impl Schema for Sqlite {
         let mut transaction = self.write(VERB).await?;
         let found = version(&mut transaction).await.map_err(self.failed(VERB))?;
         refuse_newer(found, newest(MIGRATIONS))?;
+        // A host of the release before must not go on beside the new tables.
+        let (held, old) = (self.lock.is_held(), (1..newest(MIGRATIONS)).contains(&found));
+        if old {
+            self.lock.take("a migration")?;
+        }
         let mut applied = Vec::new();
         for migration in MIGRATIONS.iter().filter(|migration| migration.version > found) {
             apply(&mut transaction, migration, self.now()).await.map_err(self.failed(VERB))?;
             applied.push(migration.name.to_owned());
         }
         self.commit(transaction, VERB).await?;
+        if old && !held {
+            self.lock.release();
+        }
         Ok(applied)
     }
 
