@@ -4,6 +4,7 @@
 
 mod support;
 
+mod barnetrygd;
 mod check;
 mod cli;
 mod endpoint;

@@ -56,6 +56,7 @@ pub struct Answers {
     retry_statuses: Vec<RangeInclusive<u16>>,
     retry_bodies: Vec<Pointed>,
     final_bodies: Vec<Pointed>,
+    not_kept: Vec<Pointed>,
     shown: Vec<HeaderName>,
 }
 
@@ -63,7 +64,8 @@ impl Answers {
     /// Checks the settings. Errors name the config key.
     pub fn new(name: &str, config: &Config) -> Result<Self, (&'static str, String)> {
         let retry_statuses = config.retry_statuses.iter().map(|text| statuses(text)).collect::<Result<_, _>>();
-        for (key, places) in [("retry_bodies", &config.retry_bodies), ("final_bodies", &config.final_bodies)] {
+        let not_kept = config.cache.as_ref().map(|cache| cache.except.clone()).unwrap_or_default();
+        for (key, places) in [("retry_bodies", &config.retry_bodies), ("final_bodies", &config.final_bodies), ("cache.except", &not_kept)] {
             if let Some(place) = places.iter().find(|place| !place.pointer().is_empty() && !place.pointer().starts_with('/')) {
                 return Err((key, format!("\"{}\" is no JSON pointer: it starts with \"/\"", place.pointer())));
             }
@@ -81,7 +83,7 @@ impl Answers {
         shown.dedup();
         let retry_statuses = retry_statuses.map_err(|reason| ("retry_statuses", reason))?;
         let (retry_bodies, final_bodies) = (config.retry_bodies.clone(), config.final_bodies.clone());
-        Ok(Self { name: name.to_owned(), retry_statuses, retry_bodies, final_bodies, shown })
+        Ok(Self { name: name.to_owned(), retry_statuses, retry_bodies, final_bodies, not_kept, shown })
     }
 
     /// Judges an answer.
@@ -111,7 +113,7 @@ impl Answers {
         } else {
             (None, false)
         };
-        let keep = failure.is_none() && !is_final && status.is_success();
+        let keep = failure.is_none() && !is_final && status.is_success() && found(&self.not_kept).is_none();
         let response = Response { status: status.as_u16(), headers: self.shown(headers), body };
         Judged { ended: Ended::Answer { response, failure, keep }, again, unsound: unsound.filter(|_| !is_final) }
     }
@@ -122,7 +124,7 @@ impl Answers {
     }
 
     fn json(&self, body: &[u8]) -> Option<Value> {
-        let asked = !(self.retry_bodies.is_empty() && self.final_bodies.is_empty());
+        let asked = !(self.retry_bodies.is_empty() && self.final_bodies.is_empty() && self.not_kept.is_empty());
         asked.then(|| serde_json::from_slice(body).ok()).flatten()
     }
 

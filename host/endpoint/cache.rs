@@ -65,7 +65,7 @@ pub struct Leader {
 impl Cache {
     /// An empty cache.
     pub fn new(config: &config::Cache) -> Self {
-        let config::Cache { ttl_ms, entries_max, bytes_max, key } = config.clone();
+        let config::Cache { ttl_ms, entries_max, bytes_max, key, .. } = config.clone();
         Self { ttl: Duration::from_millis(ttl_ms), entries_max, bytes_max, only: key, inner: Mutex::default() }
     }
 
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     fn cache(entries_max: usize, bytes_max: usize) -> Arc<Cache> {
-        Arc::new(Cache::new(&config::Cache { ttl_ms: 1_000, entries_max, bytes_max, key: None }))
+        Arc::new(Cache::new(&config::Cache { ttl_ms: 1_000, entries_max, bytes_max, key: None, except: Vec::new() }))
     }
 
     fn answer(body: &'static str, keep: bool) -> Ended {

@@ -136,7 +136,7 @@ pub enum Unreachable {
 }
 
 /// Answers with a 2xx status that are kept, in this host's memory.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cache {
     /// How long an answer is kept, in milliseconds; 0: equal calls share one under way, and no answer is kept.
@@ -150,6 +150,9 @@ pub struct Cache {
     /// Parameters that tell answers apart (a trace id does not); without it all of them. The body always does.
     #[serde(default)]
     pub key: Option<Vec<String>>,
+    /// Places in a body that say it is not worth keeping: an error inside a 200.
+    #[serde(default)]
+    pub except: Vec<Pointed>,
 }
 
 /// Who we are to an endpoint. Secrets are written `${NAME}` and come from the environment.

@@ -62,11 +62,12 @@ async fn errors_are_not_kept() {
         Reply::json(500, "{}"),
         Reply::json(200, "{\"errors\":[{\"code\":\"server_error\"}]}"),
         Reply::json(200, "{\"errors\":[{\"code\":\"not_found\"}]}"),
+        Reply::json(200, "{\"errors\":[{\"code\":\"other\"}]}"),
         Reply::Reset,
         Reply::json(200, "{\"good\":1}"),
     ];
-    let stub = Stub::start(move |number, _| replies[number.min(5)].clone()).await;
-    let settings = "path = \"/\"\ncache = { ttl_ms = 1000 }\nretry_bodies = [{ pointer = \"/errors/0/code\", equals = [\"server_error\"] }]
+    let stub = Stub::start(move |number, _| replies[number.min(6)].clone()).await;
+    let settings = "path = \"/\"\ncache = { ttl_ms = 1000, except = [\"/errors\"] }\nretry_bodies = [{ pointer = \"/errors/0/code\", equals = [\"server_error\"] }]
         final_bodies = [{ pointer = \"/errors/0/code\", equals = [\"not_found\"] }]\nunreachable = \"attempt\"";
     let (endpoints, _) = ahead(&stub.url(), settings);
     assert_eq!(response(endpoints.call(&call(&[]), ORIGIN).await).status, 404);
@@ -74,11 +75,12 @@ async fn errors_are_not_kept() {
         assert_eq!(failed(endpoints.call(&call(&[]), ORIGIN).await).0, code);
     }
     assert!(body(&endpoints, &call(&[])).await.contains("not_found"));
+    assert!(body(&endpoints, &call(&[])).await.contains("other"));
     assert_eq!(failed(endpoints.call(&call(&[]), ORIGIN).await).0, "remote-unreachable");
     for _ in 0..3 {
         assert_eq!(body(&endpoints, &call(&[])).await, "{\"good\":1}");
     }
-    assert_eq!(stub.count(), 6);
+    assert_eq!(stub.count(), 7);
 }
 
 #[tokio::test]
