@@ -138,5 +138,12 @@ cases! {
         a_fenced_settlement_applies_nothing
         the_trail_is_read_by_command_and_by_message
         revisits_are_actions_of_their_own
-        pauses_hold_until_they_are_lifted;
+        pauses_hold_until_they_are_lifted
+        the_newest_of_a_key_is_chosen
+        all_of_a_key_run_in_order
+        finished_messages_are_not_replayed
+        the_newest_drops_older_ones_of_its_key
+        a_replay_leaves_alone_what_a_later_message_wrote
+        the_view_takes_statuses
+        the_view_refuses_what_it_cannot_do;
 }

@@ -301,6 +301,14 @@ pub const PAUSED: &str = "paused";
 /// The code of messages that need an endpoint that is paused.
 pub const ENDPOINT_PAUSED: &str = "endpoint-paused";
 
+/// The code of messages that a newer handled one of their key has made needless.
+pub const SUPERSEDED: &str = "superseded";
+
+/// Their reason: where the newer one stands in its source.
+pub fn superseded_reason(partition: impl std::fmt::Display, offset: impl std::fmt::Display) -> String {
+    format!("a newer message of its key was handled: partition {partition}, offset {offset}")
+}
+
 /// Actions and pauses.
 #[async_trait]
 pub trait Actions {

@@ -54,3 +54,73 @@ ALTER TABLE work ADD COLUMN pinned bigint;
 
 -- When the message that wrote the entry last was received: a replay never overwrites what a newer message wrote.
 ALTER TABLE entry ADD COLUMN origin_ms bigint NOT NULL DEFAULT 0;
+
+-- ---------------------------------------------------------------- for people
+
+-- UPDATE message_status SET status = 'retry' WHERE ... inserts actions, one command for each kind and transaction. Words: retry, pending
+-- (restart), ignored, stopped, finished. attempts = 0 (with retry: restart), settled_at = NULL and due_at = NULL may come along.
+-- Whoever makes the view anew (DROP VIEW) must make its two triggers anew: they go with it.
+
+-- The command of this transaction for a kind.
+CREATE FUNCTION message_status_command(asked smallint) RETURNS uuid LANGUAGE plpgsql AS $$
+DECLARE
+  name text := 'tolk.command_' || asked;
+  known text := current_setting(name, true);
+BEGIN
+  IF coalesce(known, '') = '' THEN
+    known := set_config(name, gen_random_uuid()::text, true);
+  END IF;
+  RETURN known::uuid;
+END
+$$;
+
+CREATE FUNCTION message_status_ask() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+  asked smallint := CASE lower(NEW.status)
+    WHEN 'retry' THEN 0 WHEN 'pending' THEN 1 WHEN 'ignored' THEN 2 WHEN 'stopped' THEN 3 WHEN 'finished' THEN 4 END;
+  rest record;
+BEGIN
+  rest := NEW;
+  rest.status := OLD.status;
+  IF rest.attempts = 0 THEN
+    rest.attempts := OLD.attempts;
+  END IF;
+  rest.settled_at := coalesce(rest.settled_at, OLD.settled_at);
+  rest.due_at := coalesce(rest.due_at, OLD.due_at);
+  IF rest IS DISTINCT FROM OLD THEN
+    RAISE EXCEPTION 'message_status: only status can be set'
+      USING HINT = 'Beside it attempts = 0, settled_at = NULL and due_at = NULL are allowed.', ERRCODE = 'feature_not_supported';
+  END IF;
+  IF asked IS NULL THEN
+    RAISE EXCEPTION 'message_status: status cannot be set to "%"', NEW.status
+      USING HINT = 'Set it to retry, pending, ignored, stopped or finished.', ERRCODE = 'invalid_parameter_value';
+  END IF;
+  IF asked = 0 AND NEW.attempts = 0 AND OLD.attempts > 0 THEN
+    asked := 1;
+  END IF;
+  INSERT INTO action (command, feed, lane, n, not_before_ms, kind, force) VALUES (
+    message_status_command(asked), OLD.feed_number, OLD.lane, OLD.n, (extract(epoch FROM now()) * 1000)::bigint, asked, false);
+  RETURN NEW;
+END
+$$;
+
+-- Counted by statement: a line that is counted up for each row would grow a chain of dead versions.
+CREATE FUNCTION message_status_note() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+  INSERT INTO command (id, kind, object, by_whom, why, at_ms, messages)
+  SELECT c.id, c.word, 'what a statement chose', current_user, 'UPDATE message_status', (extract(epoch FROM now()) * 1000)::bigint, c.messages
+  FROM (
+    SELECT k.id, k.word, (SELECT count(*) FROM action a WHERE a.command = k.id) AS messages
+    FROM (
+      SELECT nullif(current_setting('tolk.command_' || w.kind, true), '')::uuid AS id, w.word
+      FROM (VALUES (0, 'retry'), (1, 'restart'), (2, 'ignore'), (3, 'stop'), (4, 'finish')) w(kind, word)
+    ) k
+    WHERE k.id IS NOT NULL
+  ) c
+  ON CONFLICT (id) DO UPDATE SET messages = excluded.messages;
+  RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER message_status_ask INSTEAD OF UPDATE ON message_status FOR EACH ROW EXECUTE FUNCTION message_status_ask();
+CREATE TRIGGER message_status_note AFTER UPDATE ON message_status FOR EACH STATEMENT EXECUTE FUNCTION message_status_note();

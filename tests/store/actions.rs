@@ -2,11 +2,12 @@
 
 use tolk::message::{Message, Place, Status};
 use tolk::store::{
-    ActionKind, ActionResult, Applied, Command, Filter, NewRevisit, OpenAction, Pausable, Pick, Selection, Settled, Settlement, Verdict,
+    ActionKind, ActionResult, Applied, Command, Filter, NewRevisit, OpenAction, Pausable, Pick, Read, Selection, Settled, Settlement,
+    Verdict,
 };
 use uuid::Uuid;
 
-use super::rig::{Owner, Rig, START_MS, done, end, row, stays};
+use super::rig::{Owner, Rig, START_MS, by_key, done, end, entry, put, remove, row, stays, waits};
 
 const ALL: (i64, i64) = (1_000, 1 << 40);
 
@@ -301,4 +302,195 @@ pub async fn pauses_hold_until_they_are_lifted(rig: Rig) {
     assert_eq!(trail.iter().filter(|line| line.kind == "pause").count(), 3);
     assert_eq!(trail.iter().filter(|line| line.kind == "resume" && line.why == "done" && line.messages == 0).count(), 3);
     assert!(trail.iter().any(|line| line.object == "table U of feed arena"));
+}
+
+pub async fn the_newest_of_a_key_is_chosen(rig: Rig) {
+    let owner = rig.owner().await;
+    let messages = owner.messages(&["a", "b", "a", "b", "a", "c"]).await;
+    let mut settled: Vec<_> = messages.iter().map(done).collect();
+    for (settled, message) in settled.iter_mut().zip(&messages).skip(3).take(2) {
+        *settled = stays(message, Status::Retry, true, None);
+    }
+    owner.commit(settled).await;
+    let newest = Command { pick: Pick::NewestOfKey, ..command(ActionKind::Replay) };
+    let chosen = ids(&[&messages[0], &messages[1], &messages[2], &messages[5]]);
+    assert_eq!(owner.store.command(&newest, &chosen).await.unwrap(), 3);
+    let superseded = async || open(&owner).await.iter().map(|action| (action.message.place.n, action.superseded_by)).collect::<Vec<_>>();
+    assert_eq!(superseded().await, [(2, None), (3, None), (6, None)]);
+    // What was there and is handled only now supersedes as well as what comes from now on.
+    let leaves = |message| Settled { had_work: true, ..done(message) };
+    owner.commit(vec![leaves(&messages[3])]).await;
+    assert_eq!(superseded().await, [(2, Some(4)), (3, None), (6, None)]);
+    let later = owner.messages(&["c", "a"]).await;
+    owner.commit(vec![leaves(&messages[4]), done(&later[0]), done(&later[1])]).await;
+    assert_eq!(superseded().await, [(2, Some(4)), (3, Some(5)), (6, Some(7))]);
+}
+
+pub async fn all_of_a_key_run_in_order(rig: Rig) {
+    let owner = rig.owner().await;
+    let messages = owner.messages(&["a", "b", "a", "b", "a", "a"]).await;
+    let finished = Settled { end: Some(end(Status::Finished, None)), ..done(&messages[2]) };
+    owner.commit(vec![done(&messages[0]), done(&messages[1]), finished, done(&messages[3]), done(&messages[4])]).await;
+    let all = Command { pick: Pick::AllOfKey, per_second: Some(1_000), ..command(ActionKind::Replay) };
+    assert_eq!(owner.store.command(&all, &ids(&[&messages[0], &messages[3]])).await.unwrap(), 4);
+    rig.pass_ms(3);
+    let superseded = async || open(&owner).await.iter().map(|action| (action.message.place.n, action.superseded_by)).collect::<Vec<_>>();
+    // Neither those that run along nor the last, which is handled only now, supersede; what comes later does.
+    owner.commit(vec![done(&messages[5])]).await;
+    assert_eq!(superseded().await, [(1, None), (4, None), (5, None), (6, None)]);
+    let later = owner.messages(&["a"]).await;
+    owner.commit(vec![done(&later[0])]).await;
+    assert_eq!(superseded().await, [(1, Some(7)), (4, None), (5, Some(7)), (6, Some(7))]);
+    // Whatever is not run again may be about finished ones too.
+    let retry = Command { kind: ActionKind::Retry, ..Command { id: Uuid::new_v4(), ..all } };
+    assert_eq!(owner.store.command(&retry, &ids(&[&messages[0]])).await.unwrap(), 5);
+}
+
+pub async fn finished_messages_are_not_replayed(rig: Rig) {
+    let owner = rig.owner().await;
+    let messages = owner.messages(&["a", "b"]).await;
+    let finished = |message| Settled { end: Some(end(Status::Finished, None)), ..done(message) };
+    owner.commit(vec![finished(&messages[0]), finished(&messages[1])]).await;
+    owner.commit(vec![Settled { run: 1, ..stays(&messages[1], Status::Retry, true, None) }]).await;
+    let everything = filter(Filter::default());
+    for (pick, expected) in [(Pick::Each, 1), (Pick::NewestOfKey, 1), (Pick::AllOfKey, 1)] {
+        let replay = Command { pick, ..command(ActionKind::Replay) };
+        assert_eq!(owner.store.command(&replay, &everything).await.unwrap(), expected, "{pick:?}");
+    }
+    assert_eq!(numbers(&owner).await, [2, 2, 2]);
+    assert_eq!(owner.store.command(&command(ActionKind::Retry), &everything).await.unwrap(), 2);
+}
+
+pub async fn the_newest_drops_older_ones_of_its_key(rig: Rig) {
+    let owner = rig.owner().await;
+    let messages = owner.messages(&["k", "k", "other", "k", "k"]).await;
+    let at = owner.now_at().await;
+    let waiting = waits(&messages[1], &[entry("c", "k")], at);
+    owner.commit(vec![stays(&messages[0], Status::Retry, true, Some(9)), waiting, stays(&messages[2], Status::Retry, true, Some(9))]).await;
+    owner.commit(vec![Settled { run: 1, ..stays(&messages[0], Status::Failed, true, None) }]).await;
+    // One that stays in the same settlement is older too; the last one is not.
+    let newest = Settled { drops_older: true, ..done(&messages[3]) };
+    let last = stays(&messages[4], Status::Behind, true, None);
+    let verdict = owner.settle(vec![newest, last]).await;
+    let Verdict::Committed { settlement, still_blocked, .. } = verdict else { panic!("{verdict:?}") };
+    assert_eq!(still_blocked.len(), 1);
+    let places: Vec<_> = messages.iter().map(|message| message.place).collect();
+    let left = owner.store.rows(&places).await.unwrap();
+    assert_eq!(left.iter().map(|row| (row.row.place.n, row.row.status)).collect::<Vec<_>>(), [(3, Status::Retry), (5, Status::Pending)]);
+    for message in &messages[..2] {
+        let detail = owner.store.message(message.id).await.unwrap().unwrap();
+        assert_eq!((detail.status.status.as_str(), detail.status.code.as_deref()), ("ignored", Some("superseded")));
+        let reason = "a newer message of its key was handled: partition 0, offset 3";
+        assert_eq!((detail.status.reason.as_deref(), detail.settlement), (Some(reason), Some(settlement)));
+        assert!(detail.waits.is_empty());
+    }
+    // In one settlement: the older one begins to stay just there.
+    let pair = owner.messages(&["z", "z"]).await;
+    let newer = Settled { drops_older: true, ..done(&pair[1]) };
+    let verdict = owner.settle(vec![stays(&pair[0], Status::Retry, true, Some(1)), newer]).await;
+    assert!(matches!(&verdict, Verdict::Committed { still_blocked, .. } if still_blocked.is_empty()), "{verdict:?}");
+    assert!(owner.store.rows(&[pair[0].place]).await.unwrap().is_empty());
+    assert_eq!(owner.store.message(pair[0].id).await.unwrap().unwrap().status.code.as_deref(), Some("superseded"));
+}
+
+pub async fn a_replay_leaves_alone_what_a_later_message_wrote(rig: Rig) {
+    let owner = rig.owner().await;
+    let old = owner.messages(&["old"]).await.remove(0);
+    rig.pass_ms(10);
+    owner.write(vec![put("c", "written", "new"), put("c", "gone", "x"), put("c", "same", "v")]).await;
+    let at = owner.write(vec![remove("c", "gone")]).await;
+    let mut run = 0;
+    let mut again = async |writes| {
+        run += 1;
+        owner.commit(vec![Settled { run, writes, ..done(&old) }]).await
+    };
+    again(vec![put("c", "written", "old"), put("c", "gone", "old"), put("c", "fresh", "old")]).await;
+    let entries = async || {
+        let all = owner.store.entries(&by_key("c", "")).await.unwrap();
+        all.into_iter().map(|(key, value)| (key, String::from_utf8(value.to_vec()).unwrap())).collect::<Vec<_>>()
+    };
+    let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    assert_eq!(entries().await, [pair("fresh", "old"), pair("same", "v"), pair("written", "new")]);
+    let stale = Settled { reads: vec![Read { request: entry("c", "written"), at }], ..done(&old) };
+    assert!(matches!(owner.settle(vec![stale]).await, Verdict::Committed { .. }), "a write that was left out is no change");
+    // It may write again what it wrote itself; a first run writes in any case, and is then as old as its message.
+    again(vec![put("c", "fresh", "older")]).await;
+    owner.commit(vec![Settled { writes: vec![put("c", "written", "first")], ..done(&old) }]).await;
+    again(vec![put("c", "written", "second")]).await;
+    assert_eq!(entries().await, [pair("fresh", "older"), pair("same", "v"), pair("written", "second")]);
+    // An equal write by a later message makes the entry younger, though it is no change.
+    rig.pass_ms(1);
+    let before = owner.now_at().await;
+    owner.write(vec![put("c", "written", "second")]).await;
+    again(vec![put("c", "written", "third")]).await;
+    assert!(entries().await.contains(&pair("written", "second")));
+    let unchanged = Settled { reads: vec![Read { request: entry("c", "written"), at: before }], ..done(&old) };
+    assert!(matches!(owner.settle(vec![unchanged]).await, Verdict::Committed { .. }));
+    // What is written by hand is as young as the hand.
+    owner.store.put_entries(&[put("c", "seed", "s")], &[]).await.unwrap();
+    again(vec![put("c", "seed", "old")]).await;
+    assert!(entries().await.contains(&pair("seed", "s")));
+}
+
+pub async fn the_view_takes_statuses(rig: Rig) {
+    let owner = rig.owner().await;
+    let messages = owner.messages(&["a", "b", "c", "a", "d"]).await;
+    let settled = messages[..4].iter().map(|message| match message.place.n {
+        2 => stays(message, Status::Failed, true, None),
+        3 => Settled { end: Some(end(Status::Ignored, None)), ..done(message) },
+        _ => done(message),
+    });
+    owner.commit(settled.collect()).await;
+    let update = async |sql: &str| rig.try_execute(&format!("UPDATE {{schema}}message_status SET {sql}")).await;
+    // The statement of amt-arena-acl's README in the view's columns: the newest handled message of each key.
+    let newest = "status = 'RETRY', attempts = 0, settled_at = NULL WHERE id IN (
+       SELECT ad.id FROM {schema}message_status ad WHERE ad.id IN (
+         SELECT id FROM {schema}message_status WHERE key = ad.key AND \"table\" = 'T' AND status = 'handled'
+         ORDER BY \"offset\" DESC LIMIT 1))";
+    update(newest).await.unwrap();
+    update("status = 'pending' WHERE status = 'failed'").await.unwrap();
+    update("status = 'retry', attempts = 0 WHERE status = 'ignored'").await.unwrap();
+    update("status = 'Stopped', due_at = NULL WHERE \"offset\" = 4").await.unwrap();
+    update("status = 'finished' WHERE \"offset\" IN (0, 1)").await.unwrap();
+    update("status = 'ignored' WHERE false").await.unwrap();
+    // SQL goes by the database's clock.
+    rig.pass_ms(10 * 365 * 86_400_000);
+    let mut found: Vec<_> = open(&owner).await.iter().map(|action| (action.message.place.n, action.kind)).collect();
+    found.sort_by_key(|(n, kind)| (*n, kind.code()));
+    use ActionKind::{Finish, Restart, Retry, Stop};
+    assert_eq!(found, [(1, Finish), (2, Restart), (2, Finish), (3, Restart), (4, Retry), (5, Stop)]);
+    let trail = owner.store.audit(None, None, 10).await.unwrap();
+    let mut lines: Vec<_> = trail.iter().map(|line| (line.kind.as_str(), line.messages, line.open)).collect();
+    lines.sort_unstable();
+    assert_eq!(lines, [("finish", 2, 2), ("restart", 1, 1), ("restart", 1, 1), ("retry", 1, 1), ("stop", 1, 1)]);
+    assert!(trail.iter().all(|line| line.why == "UPDATE message_status" && !line.by.is_empty() && line.at_ms > START_MS));
+    assert!(open(&owner).await.iter().all(|action| action.why == "UPDATE message_status"));
+}
+
+pub async fn the_view_refuses_what_it_cannot_do(rig: Rig) {
+    let owner = rig.owner().await;
+    let message = owner.messages(&["a"]).await.remove(0);
+    owner.commit(vec![stays(&message, Status::Retry, true, Some(START_MS))]).await;
+    let refused = async |sql: &str| rig.try_execute(&format!("UPDATE {{schema}}message_status SET {sql}")).await.unwrap_err();
+    for word in ["handled", "done", ""] {
+        let error = refused(&format!("status = '{word}'")).await;
+        assert!(error.contains("message_status: status can"), "{error}");
+    }
+    for sql in ["code = 'x'", "status = 'retry', reason = 'x'", "status = 'retry', attempts = 7", "lane = 3", "status = 'retry', n = 9"] {
+        let error = refused(sql).await;
+        assert!(error.contains("message_status: only status can be set"), "{error}");
+    }
+    assert!(rig.try_execute("DELETE FROM {schema}message_status").await.is_err());
+    rig.pass_ms(10 * 365 * 86_400_000);
+    assert!(open(&owner).await.is_empty());
+    assert!(owner.store.audit(None, None, 10).await.unwrap().is_empty());
+    if !rig.is_postgres() {
+        return;
+    }
+    // One line for all statements of a transaction that ask the same, none for what was rolled back.
+    let retry = "UPDATE {schema}message_status SET status = 'retry'";
+    rig.execute(&format!("BEGIN; {retry}; SAVEPOINT s; {retry}; ROLLBACK TO s; {retry}; COMMIT; {retry}")).await;
+    let lines: Vec<_> = owner.store.audit(None, None, 10).await.unwrap().iter().map(|line| line.messages).collect();
+    assert_eq!(lines.iter().sum::<i64>(), 3);
+    assert_eq!(lines.iter().max(), Some(&2));
 }

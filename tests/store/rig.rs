@@ -72,15 +72,21 @@ impl Rig {
 
     /// Runs a statement behind the store's back; `{schema}` stands for the schema and its dot.
     pub async fn execute(&self, sql: &str) {
+        self.try_execute(sql).await.unwrap();
+    }
+
+    /// As [`Rig::execute`]; the number of rows, or the database's error.
+    pub async fn try_execute(&self, sql: &str) -> Result<u64, String> {
         let prefix = if self.is_postgres() { format!("\"{}\".", self.config.schema) } else { String::new() };
         let sql = sqlx::AssertSqlSafe(sql.replace("{schema}", &prefix));
-        if self.is_postgres() {
+        let done = if self.is_postgres() {
             let mut connection = <sqlx::PgConnection as sqlx::Connection>::connect(&self.config.url).await.unwrap();
-            sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+            sqlx::raw_sql(sql).execute(&mut connection).await.map(|done| done.rows_affected())
         } else {
             let mut connection = <sqlx::SqliteConnection as sqlx::Connection>::connect(&self.config.url).await.unwrap();
-            sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
-        }
+            sqlx::raw_sql(sql).execute(&mut connection).await.map(|done| done.rows_affected())
+        };
+        done.map_err(|error| error.to_string())
     }
 
     /// An owner of everything there is: the feed `arena` with four lanes, the targets `a` and `b`.

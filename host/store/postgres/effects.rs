@@ -10,18 +10,18 @@ use super::rows::key_hash;
 use super::text::{plain, stored};
 use super::validate::NewBinding;
 use super::{Try, uuid_of};
-use crate::plugin::Write;
 use crate::store::awaited::Touched;
-use crate::store::changes::{Changes, Stored};
+use crate::store::changes::{Changes, Stored, Written, Younger};
 
 /// The stored forms of the entries that some writes go to.
-pub(super) async fn stored_entries(connection: &mut PgConnection, writes: &[(usize, &Write)]) -> Try<HashMap<(String, String), Stored>> {
-    let (collections, keys): (Vec<_>, Vec<_>) = writes.iter().map(|(_, write)| (stored(&write.collection), stored(&write.key))).unzip();
+pub(super) async fn stored_entries(connection: &mut PgConnection, writes: &[Written<'_>]) -> Try<HashMap<(String, String), Stored>> {
+    let (collections, keys): (Vec<_>, Vec<_>) =
+        writes.iter().map(|written| (stored(&written.write.collection), stored(&written.write.key))).unzip();
     if keys.is_empty() {
         return Ok(HashMap::new());
     }
     let rows = sqlx::query(
-        "SELECT e.collection, e.key, e.content, e.indexes FROM (SELECT DISTINCT * FROM unnest($1::text[], $2::text[]) u(collection, key)) r
+        "SELECT e.collection, e.key, e.content, e.indexes, e.origin_ms FROM (SELECT DISTINCT * FROM unnest($1::text[], $2::text[]) u(collection, key)) r
          JOIN entry e ON e.collection = r.collection AND e.key = r.key",
     )
     .bind(collections)
@@ -31,7 +31,7 @@ pub(super) async fn stored_entries(connection: &mut PgConnection, writes: &[(usi
     let mut known = HashMap::with_capacity(rows.len());
     for row in rows {
         let place = (plain(row.try_get(0)?), plain(row.try_get(1)?));
-        known.insert(place, Stored { content: key_hash(row.try_get(2)?), indexes: row.try_get(3)? });
+        known.insert(place, Stored { content: key_hash(row.try_get(2)?), indexes: row.try_get(3)?, origin_ms: row.try_get(4)? });
     }
     Ok(known)
 }
@@ -39,15 +39,17 @@ pub(super) async fn stored_entries(connection: &mut PgConnection, writes: &[(usi
 /// Stores changed entries and their index rows under a version.
 pub(super) async fn store_entries(connection: &mut PgConnection, version: i64, changes: &Changes<'_>) -> Try<()> {
     let entries = &changes.entries;
+    grow_younger(connection, &changes.younger).await?;
     if entries.is_empty() {
         return Ok(());
     }
     sqlx::query(
-        "INSERT INTO entry (collection, key, version, content, indexes, value)
-         SELECT collection, key, $1, content, indexes, value
-         FROM unnest($2::text[], $3::text[], $4::uuid[], $5::text[], $6::bytea[]) r(collection, key, content, indexes, value)
-         ON CONFLICT (collection, key) DO UPDATE
-         SET version = excluded.version, content = excluded.content, indexes = excluded.indexes, value = excluded.value",
+        "INSERT INTO entry (collection, key, version, content, indexes, value, origin_ms)
+         SELECT collection, key, $1, content, indexes, value, origin_ms
+         FROM unnest($2::text[], $3::text[], $4::uuid[], $5::text[], $6::bytea[], $7::bigint[])
+           r(collection, key, content, indexes, value, origin_ms)
+         ON CONFLICT (collection, key) DO UPDATE SET version = excluded.version, content = excluded.content, indexes = excluded.indexes,
+           value = excluded.value, origin_ms = excluded.origin_ms",
     )
     .bind(version)
     .bind(entries.iter().map(|entry| stored(entry.collection)).collect::<Vec<_>>())
@@ -55,6 +57,7 @@ pub(super) async fn store_entries(connection: &mut PgConnection, version: i64, c
     .bind(entries.iter().map(|entry| uuid_of(entry.content)).collect::<Vec<_>>())
     .bind(entries.iter().map(|entry| entry.indexes.as_deref()).collect::<Vec<_>>())
     .bind(entries.iter().map(|entry| entry.value.map(|value| &value[..])).collect::<Vec<_>>())
+    .bind(entries.iter().map(|entry| entry.origin_ms).collect::<Vec<_>>())
     .execute(&mut *connection)
     .await?;
     let pairs: Vec<_> = entries.iter().flat_map(|entry| entry.pairs.iter().map(move |pair| (entry, pair))).collect();
@@ -73,6 +76,22 @@ pub(super) async fn store_entries(connection: &mut PgConnection, version: i64, c
     .bind(pairs.iter().map(|(_, (_, value, _))| stored(value)).collect::<Vec<_>>())
     .bind(pairs.iter().map(|(entry, _)| stored(entry.key)).collect::<Vec<_>>())
     .bind(pairs.iter().map(|(_, (.., removed))| *removed).collect::<Vec<_>>())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn grow_younger(connection: &mut PgConnection, younger: &[Younger<'_>]) -> Try<()> {
+    if younger.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "UPDATE entry e SET origin_ms = r.origin_ms FROM unnest($1::text[], $2::text[], $3::bigint[]) r(collection, key, origin_ms)
+         WHERE e.collection = r.collection AND e.key = r.key",
+    )
+    .bind(younger.iter().map(|entry| stored(entry.collection)).collect::<Vec<_>>())
+    .bind(younger.iter().map(|entry| stored(entry.key)).collect::<Vec<_>>())
+    .bind(younger.iter().map(|entry| entry.origin_ms).collect::<Vec<_>>())
     .execute(connection)
     .await?;
     Ok(())

@@ -14,7 +14,7 @@ use super::text::{plain, stored};
 use super::{Postgres, Try, effects, retried, validate};
 use crate::message::{Message, Place, Status};
 use crate::plugin::{Binding, Request, Scan, Write};
-use crate::store::changes::Changes;
+use crate::store::changes::{Changes, Written};
 use crate::store::{Count, Error, Filter, Found, MessageDetail, MessageStatus, Messages, OutputCursor, OutputRow, Reads, Result};
 
 /// The columns that [`status_row`] reads, of `message_status m` and `inbox i`; times are exact in milliseconds.
@@ -280,9 +280,9 @@ impl Postgres {
                 Error::Config(format!("{key} cannot be bound to {id} in namespace {namespace}: one of them is bound otherwise")).into()
             );
         }
-        let writes: Vec<_> = writes.iter().enumerate().collect();
+        let writes = Written::by_hand(writes, now_ms);
         let known = effects::stored_entries(&mut transaction, &writes).await?;
-        let mut changes = Changes::of(writes, &known);
+        let mut changes = Changes::of(&writes, &known);
         for binding in &new {
             changes.bound(binding.index, binding.namespace, binding.key, binding.id);
         }

@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 
 use sqlx::Row;
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, PgRow};
 
 use super::rows::key_hash;
 use super::text::stored;
 use super::{Try, uuid_of};
 use crate::message::{FeedId, Status};
 use crate::plugin::Cause;
+use crate::store::actions::{SUPERSEDED, superseded_reason};
 use crate::store::awaited::Awaited;
 use crate::store::changes::Changes;
 use crate::store::{BlockedKey, Settled, WorkRow};
@@ -93,7 +94,8 @@ pub(super) async fn store(
            r(feed, lane, n, run, attempts, key_hash, status, cause, blocks, due_ms, waiting_since_ms, activation, pinned, code, reason)
          ON CONFLICT (feed, lane, n, run) DO UPDATE SET attempts = excluded.attempts, status = excluded.status, cause = excluded.cause,
            blocks = excluded.blocks, due_ms = excluded.due_ms, waiting_since_ms = excluded.waiting_since_ms,
-           activation = excluded.activation, settlement = excluded.settlement, code = excluded.code, reason = excluded.reason",
+           activation = excluded.activation, settlement = excluded.settlement, pinned = excluded.pinned, code = excluded.code,
+           reason = excluded.reason",
     )
     .bind(number)
     .bind(rows.iter().map(|(row, _)| row.place.feed.0).collect::<Vec<_>>())
@@ -146,17 +148,63 @@ async fn store_waits(connection: &mut PgConnection, rows: impl Iterator<Item = &
     Ok(())
 }
 
+/// Takes out what is older than a handled message of its key, where the feed wants only the newest; returns the keys that lost something.
+pub(super) async fn drop_older(connection: &mut PgConnection, number: i64, now_ms: i64, settled: &[Settled]) -> Try<Vec<BlockedKey>> {
+    let newer: Vec<_> = settled.iter().filter(|message| message.drops_older).collect();
+    if newer.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query(
+        "WITH newer AS MATERIALIZED (SELECT feed, lane, key_hash, max(n) AS n
+             FROM unnest($3::int[], $4::int[], $5::uuid[], $6::bigint[]) r(feed, lane, key_hash, n) GROUP BY feed, lane, key_hash),
+           gone AS (DELETE FROM work w USING newer m
+             WHERE w.feed = m.feed AND w.lane = m.lane AND w.key_hash = m.key_hash AND w.n < m.n
+             RETURNING w.feed, w.lane, w.n, w.run, w.attempts, w.activation, w.key_hash, m.n AS newer),
+           quiet AS (DELETE FROM wait x USING gone g WHERE x.feed = g.feed AND x.lane = g.lane AND x.n = g.n AND x.run = g.run),
+           ended AS (INSERT INTO outcome (feed, lane, n, run, attempts, settlement, activation, now_ms, status, code, reason)
+             SELECT g.feed, g.lane, g.n, g.run, g.attempts, $1, g.activation, $2, $7, $8, format($9, i.source_partition, i.source_offset)
+             FROM gone g JOIN inbox i ON i.feed = g.feed AND i.lane = g.lane AND i.n = g.newer
+             ON CONFLICT (feed, lane, n, run) DO UPDATE SET attempts = excluded.attempts, settlement = excluded.settlement,
+               activation = excluded.activation, now_ms = excluded.now_ms, status = excluded.status, code = excluded.code,
+               reason = excluded.reason)
+         SELECT DISTINCT feed, lane, key_hash FROM gone",
+    )
+    .bind(number)
+    .bind(now_ms)
+    .bind(newer.iter().map(|message| message.place.feed.0).collect::<Vec<_>>())
+    .bind(newer.iter().map(|message| message.place.lane).collect::<Vec<_>>())
+    .bind(newer.iter().map(|message| uuid_of(message.key_hash)).collect::<Vec<_>>())
+    .bind(newer.iter().map(|message| message.place.n).collect::<Vec<_>>())
+    .bind(Status::Ignored.code())
+    .bind(SUPERSEDED)
+    .bind(superseded_reason("%s", "%s"))
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(blocked_key).collect()
+}
+
+fn blocked_key(row: &PgRow) -> Try<BlockedKey> {
+    Ok(BlockedKey { feed: FeedId(row.try_get(0)?), lane: row.try_get(1)?, key_hash: key_hash(row.try_get(2)?) })
+}
+
 /// Lets go the head of each key that is only behind, and tells which keys that a blocking row left are blocked all the same.
 ///
 /// Every key that this settlement touched in `work` is looked at, so that no head is ever left behind nothing.
-pub(super) async fn release(connection: &mut PgConnection, now_ms: i64, settled: &[Settled]) -> Try<Vec<BlockedKey>> {
+pub(super) async fn release(
+    connection: &mut PgConnection,
+    now_ms: i64,
+    settled: &[Settled],
+    dropped: &[BlockedKey],
+) -> Try<Vec<BlockedKey>> {
     let key = |message: &Settled| BlockedKey { feed: message.place.feed, lane: message.place.lane, key_hash: message.key_hash };
-    let looked: HashSet<BlockedKey> = settled.iter().filter(|message| message.had_work || message.work.is_some()).map(key).collect();
+    let mut looked: HashSet<BlockedKey> = settled.iter().filter(|message| message.had_work || message.work.is_some()).map(key).collect();
+    looked.extend(dropped);
     if looked.is_empty() {
         return Ok(Vec::new());
     }
     let left = |message: &&Settled| message.had_work && message.work.as_ref().is_none_or(|row| !row.blocks);
-    let left: HashSet<BlockedKey> = settled.iter().filter(left).map(key).collect();
+    let mut left: HashSet<BlockedKey> = settled.iter().filter(left).map(key).collect();
+    left.extend(dropped);
     let rows = sqlx::query(
         "WITH head AS MATERIALIZED (SELECT k.feed, k.lane, k.key_hash, h.n, h.run, h.status, h.blocks
            FROM unnest($1::int[], $2::int[], $3::uuid[]) k(feed, lane, key_hash)
@@ -176,7 +224,7 @@ pub(super) async fn release(connection: &mut PgConnection, now_ms: i64, settled:
     .await?;
     let mut blocked = Vec::new();
     for row in rows {
-        let key = BlockedKey { feed: FeedId(row.try_get(0)?), lane: row.try_get(1)?, key_hash: key_hash(row.try_get(2)?) };
+        let key = blocked_key(&row)?;
         if left.contains(&key) {
             blocked.push(key);
         }

@@ -15,7 +15,7 @@ use super::{Postgres, Try, actions, effects, retried, validate};
 use crate::faults;
 use crate::message::FeedId;
 use crate::plugin::Output;
-use crate::store::changes::Changes;
+use crate::store::changes::{Changes, Written};
 use crate::store::{Error, Host, LaneStep, Result, Settled, Settlement, Settlements, Verdict, headers};
 
 const OUTPUT_COLUMNS: &str =
@@ -78,9 +78,9 @@ impl Postgres {
             stale.sort_by_key(|stale| (stale.index, stale.read));
             return Ok(Verdict::Stale(stale));
         }
-        let writes = numbered(settled, |message| &message.writes);
+        let writes = Written::of(settled);
         let known = effects::stored_entries(&mut transaction, &writes).await?;
-        let mut changes = Changes::of(writes, &known);
+        let mut changes = Changes::of(&writes, &known);
         for binding in &bindings {
             changes.bound(binding.index, binding.namespace, binding.key, binding.id);
         }
@@ -89,7 +89,8 @@ impl Postgres {
         release::remove(&mut transaction, settled).await?;
         let woken = effects::wake(&mut transaction, now_ms, changes.touched.keys()).await?;
         let woken_here = release::store(&mut transaction, number, now_ms, settled, &changes).await?;
-        let still_blocked = release::release(&mut transaction, now_ms, settled).await?;
+        let dropped = release::drop_older(&mut transaction, number, now_ms, settled).await?;
+        let still_blocked = release::release(&mut transaction, now_ms, settled, &dropped).await?;
         store_ends(&mut transaction, number, settled).await?;
         store_answers(&mut transaction, settled).await?;
         store_ranges(&mut transaction, number, settlement).await?;

@@ -12,8 +12,8 @@ use super::{Sqlite, actions, damaged, memory, validate, wake};
 use crate::message::{Place, Status};
 use crate::plugin::{Binding, Cause, Output, Write};
 use crate::store::awaited::Awaited;
-use crate::store::changes::Changes;
-use crate::store::{BlockedKey, Host, Result, Settled, Settlement, Settlements, Stale, Verdict, WorkRow, headers};
+use crate::store::changes::{Changes, Written};
+use crate::store::{BlockedKey, End, Host, Result, Settled, Settlement, Settlements, Stale, Verdict, WorkRow, headers};
 
 const OUTPUT: Bulk = Bulk {
     before: "INSERT INTO output (target, position, batch, n, feed, lane, run, ordinal, activation, version, message, size, action, key,
@@ -35,7 +35,7 @@ const STAY: Bulk = Bulk {
 };
 const WAIT: Bulk =
     Bulk { before: "INSERT OR REPLACE INTO wait (feed, lane, n, run, ordinal, hash, prefix, request)", columns: 8, after: "" };
-const END: Bulk = Bulk {
+pub(super) const END: Bulk = Bulk {
     before: "INSERT OR REPLACE INTO outcome (feed, lane, n, run, attempts, settlement, activation, now_ms, status, code, reason)",
     columns: 11,
     after: "",
@@ -98,9 +98,9 @@ impl Sqlite {
         let number = take_number(connection).await?;
         // Batches of hosts are positive; nobody looks these up.
         Settling { batch: -number, host: Uuid::nil(), now }.note(connection, number).await?;
-        let writes: Vec<_> = writes.iter().map(|write| (0, write)).collect();
+        let writes = Written::by_hand(writes, now);
         let stored = memory::stored(connection, &writes).await?;
-        let changes = Changes::of(writes, &stored);
+        let changes = Changes::of(&writes, &stored);
         remember(connection, changes, &bound, number, now).await?;
         Ok(())
     }
@@ -157,13 +157,15 @@ impl Settling {
 
         self.note(connection, number).await?;
         self.put_outputs(connection, settled).await?;
-        let writes = indexed(settled, |settled| &settled.writes);
+        let writes = Written::of(settled);
         let stored = memory::stored(connection, &writes).await?;
-        let changes = Changes::of(writes, &stored);
+        let changes = Changes::of(&writes, &stored);
 
-        let left = self.leave(connection, settled).await?;
+        let mut left = self.leave(connection, settled).await?;
         let (changes, mut woken) = remember(connection, changes, &bound, number, self.now).await?;
         woken += self.stay(connection, settled, &changes, number).await?;
+        let dropped = wake::drop_older(connection, settled, number, self.now).await?;
+        left.extend(dropped.into_iter().filter(|key| !left.contains(key)).collect::<Vec<_>>());
         wake::release(connection, &may_go_on(settled, &left), self.now).await?;
         let still_blocked = wake::still_blocked(connection, &left).await?;
         ends(connection, settled, number).await?;
@@ -295,13 +297,18 @@ fn bind_place(values: &mut Values, place: Place, run: i32) {
     values.add(place.feed.0).add(place.lane).add(place.n).add(run);
 }
 
+/// The columns of [`END`] after the place.
+pub(super) fn bind_end(values: &mut Values, end: &End, number: i64) {
+    values.add(end.attempts).add(number).add(end.activation).add(end.now_ms).add(end.status.code());
+    values.add(end.code.as_str()).add(end.reason.as_str());
+}
+
 /// Outcome rows and kept answers.
 async fn ends(connection: &mut SqliteConnection, settled: &[Settled], number: i64) -> sqlx::Result<()> {
     let ends: Vec<_> = settled.iter().filter_map(|settled| settled.end.as_ref().map(|end| (settled, end))).collect();
     END.run(connection, &ends, |values, (settled, end)| {
         bind_place(values, settled.place, settled.run);
-        values.add(end.attempts).add(number).add(end.activation).add(end.now_ms).add(end.status.code());
-        values.add(end.code.as_str()).add(end.reason.as_str());
+        bind_end(values, end, number);
     })
     .await?;
     let answers: Vec<_> = settled.iter().filter_map(|settled| settled.answers.as_deref().map(|data| (settled, data))).collect();

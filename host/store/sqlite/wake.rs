@@ -1,16 +1,18 @@
 //! Who is woken by a change, and which keys go on when their blocking row leaves.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::bulk::{Bulk, Values};
 use super::rows::key_hash;
-use crate::message::FeedId;
+use super::settle::{END, bind_end};
+use crate::message::{FeedId, Status};
 use crate::plugin::Cause;
-use crate::store::BlockedKey;
+use crate::store::actions::{SUPERSEDED, superseded_reason};
 use crate::store::awaited::Touched;
+use crate::store::{BlockedKey, End, Settled};
 
 const WAKES: Bulk = Bulk {
     before: "WITH t (hash, value) AS (",
@@ -47,9 +49,19 @@ const STILL_BLOCKED: Bulk = Bulk {
        SELECT 1 FROM work w INDEXED BY work_key WHERE w.feed = r.feed AND w.lane = r.lane AND w.key_hash = r.key_hash AND w.blocks)",
 };
 
+// What is older than a handled message of its key, where the feed wants only the newest.
+const OLDER: Bulk = Bulk {
+    before: "WITH r (feed, lane, key_hash, n) AS (",
+    columns: 4,
+    after: ") SELECT w.feed, w.lane, w.n, w.run, w.key_hash, w.attempts, w.activation, i.source_partition, i.source_offset FROM r
+     CROSS JOIN work w INDEXED BY work_key ON w.feed = r.feed AND w.lane = r.lane AND w.key_hash = r.key_hash AND w.n < r.n
+     CROSS JOIN inbox i ON i.feed = r.feed AND i.lane = r.lane AND i.n = r.n",
+};
+const DROP: Bulk = Bulk { before: "DELETE FROM work WHERE (feed, lane, n, run) IN (SELECT * FROM (", columns: 4, after: "))" };
+
 /// What must find its rows by an index.
 #[cfg(test)]
-pub(super) const INDEXED: &[Bulk] = &[WAKES, WAKE, FORGET, HEADS, GO_ON, STILL_BLOCKED];
+pub(super) const INDEXED: &[Bulk] = &[WAKES, WAKE, FORGET, HEADS, GO_ON, STILL_BLOCKED, OLDER, DROP];
 
 /// Wakes whoever waits for what changed; how many.
 pub(super) async fn wake(connection: &mut SqliteConnection, touched: &HashMap<Touched, usize>, now: i64) -> sqlx::Result<usize> {
@@ -92,6 +104,52 @@ pub(super) async fn release(connection: &mut SqliteConnection, keys: &[BlockedKe
 pub(super) async fn still_blocked(connection: &mut SqliteConnection, keys: &[BlockedKey]) -> sqlx::Result<Vec<BlockedKey>> {
     let rows = STILL_BLOCKED.fetch(connection, keys, bind_key).await?;
     rows.iter().map(|row| Ok(BlockedKey { feed: FeedId(row.try_get(0)?), lane: row.try_get(1)?, key_hash: key_hash(row, 2)? })).collect()
+}
+
+/// Takes out what is older than a handled message that drops it, with an outcome each; the keys that lost something.
+pub(super) async fn drop_older(
+    connection: &mut SqliteConnection,
+    settled: &[Settled],
+    number: i64,
+    now: i64,
+) -> sqlx::Result<Vec<BlockedKey>> {
+    let mut newest: HashMap<BlockedKey, i64> = HashMap::new();
+    for message in settled.iter().filter(|message| message.drops_older) {
+        let key = BlockedKey { feed: message.place.feed, lane: message.place.lane, key_hash: message.key_hash };
+        let n = newest.entry(key).or_default();
+        *n = message.place.n.max(*n);
+    }
+    let newest: Vec<_> = newest.into_iter().collect();
+    let rows = OLDER
+        .fetch(connection, &newest, |values, (key, n)| {
+            bind_key(values, key);
+            values.add(n);
+        })
+        .await?;
+    let places = places_of(&rows)?;
+    FORGET.run(connection, &places, bind_place).await?;
+    DROP.run(connection, &places, bind_place).await?;
+    let mut keys = HashSet::new();
+    let mut ends = Vec::with_capacity(rows.len());
+    for (row, place) in rows.iter().zip(places) {
+        keys.insert(BlockedKey { feed: FeedId(place.0), lane: place.1, key_hash: key_hash(row, 4)? });
+        let (partition, offset): (i32, i64) = (row.try_get(7)?, row.try_get(8)?);
+        let end = End {
+            status: Status::Ignored,
+            code: SUPERSEDED.to_owned(),
+            reason: superseded_reason(partition, offset),
+            attempts: row.try_get(5)?,
+            activation: row.try_get(6)?,
+            now_ms: now,
+        };
+        ends.push((place, end));
+    }
+    END.run(connection, &ends, |values, (place, end)| {
+        bind_place(values, place);
+        bind_end(values, end, number);
+    })
+    .await?;
+    Ok(keys.into_iter().collect())
 }
 
 /// Feed, lane, number and run of a row.
