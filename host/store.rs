@@ -283,8 +283,8 @@ pub struct WorkRow {
     pub activation: Option<i64>,
     /// The activation that a replay was told to run with.
     pub pinned: Option<i64>,
-    /// The requests it waits for (`Entry`, `Entries`, `KnownId`, `KeyOf`); replaced with the row. A row that is woken becomes `Pending`, due
-    /// now, cause `Woken`, and waits for nothing any more.
+    /// The requests it waits for (`Entry`, `Entries`, `KnownId`, `KeyOf`), or that bring its next try forward; replaced with the row. A row
+    /// that is woken becomes `Pending`, due now, cause `Woken`, and waits for nothing any more.
     pub waits: Vec<Request>,
 }
 

@@ -6,8 +6,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::Settled;
 use super::awaited::{Awaited, Touched};
+use super::{Settled, WorkRow};
 use crate::message::{KeyHash, Status};
 use crate::plugin::Write;
 
@@ -144,7 +144,8 @@ impl<'a> Changes<'a> {
 
     /// Whether a message that begins to wait in this settlement is woken by a later message of it.
     pub fn wakes(&self, index: usize, settled: &Settled) -> bool {
-        let Some(work) = settled.work.as_ref().filter(|work| work.status == Status::Waiting) else { return false };
+        let waits = |work: &&WorkRow| matches!(work.status, Status::Waiting | Status::Retry);
+        let Some(work) = settled.work.as_ref().filter(waits) else { return false };
         // Settlements with both waits and writes are small on one side; a plain walk is enough, but exact things are looked up.
         work.waits.iter().filter_map(Awaited::of).any(|awaited| match awaited.prefix {
             None => self.touched.get(&Touched { hash: awaited.hash, value: None }).is_some_and(|last| *last > index),

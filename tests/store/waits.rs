@@ -2,7 +2,7 @@
 
 use tolk::message::{Message, Status};
 use tolk::plugin::{Cause, Request};
-use tolk::store::{Settled, Verdict};
+use tolk::store::{Settled, Verdict, WorkRow};
 use uuid::Uuid;
 
 use super::rig::{Owner, Rig, binding, by_index, by_key, done, entry, put, put_indexed, remove, stays, waits, work_row};
@@ -176,7 +176,12 @@ pub async fn put_entries_wakes(rig: Rig) {
     let again = waiting(&owner, "p", &[entry("c", "k")]).await;
     let retry = Some(work_row(&again, Status::Retry, true, Some(rig.now_ms() + 9)));
     owner.commit(vec![Settled { work: retry, had_work: true, ..stays(&again, Status::Retry, true, None) }]).await;
+    // A try that something brings forward is.
+    let sooner = waiting(&owner, "q", &[entry("c", "k")]).await;
+    let retry = WorkRow { waits: vec![entry("c", "k")], ..work_row(&sooner, Status::Retry, true, Some(rig.now_ms() + 9_000)) };
+    owner.commit(vec![Settled { work: Some(retry), had_work: true, ..stays(&sooner, Status::Retry, true, None) }]).await;
     owner.store.put_entries(&[put("c", "k", "v")], &[binding("n", "k", id)]).await.unwrap();
+    assert_woken(&rig, &owner, &sooner).await;
     assert_woken(&rig, &owner, &for_entry).await;
     assert_woken(&rig, &owner, &for_id).await;
     let row = owner.store.rows(&[again.place]).await.unwrap().remove(0).row;

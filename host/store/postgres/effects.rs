@@ -115,7 +115,7 @@ pub(super) async fn store_bindings(connection: &mut PgConnection, version: i64, 
     Ok(())
 }
 
-/// Makes every waiting message due whose awaited thing was touched; returns how many.
+/// Makes every message due that waits for a thing that was touched, or is to try again when it is; returns how many.
 pub(super) async fn wake<'a>(connection: &mut PgConnection, now_ms: i64, touched: impl Iterator<Item = &'a Touched>) -> Try<u64> {
     let (hashes, values): (Vec<Uuid>, Vec<_>) =
         touched.map(|touched| (uuid_of(touched.hash), touched.value.as_deref().map(stored))).unzip();
@@ -129,7 +129,7 @@ pub(super) async fn wake<'a>(connection: &mut PgConnection, now_ms: i64, touched
            gone AS (DELETE FROM wait USING woken w
              WHERE wait.feed = w.feed AND wait.lane = w.lane AND wait.n = w.n AND wait.run = w.run)
          UPDATE work SET status = 0, cause = 2, due_ms = $3 FROM woken w
-         WHERE work.feed = w.feed AND work.lane = w.lane AND work.n = w.n AND work.run = w.run AND work.status = 3",
+         WHERE work.feed = w.feed AND work.lane = w.lane AND work.n = w.n AND work.run = w.run AND work.status IN (3, 4)",
     )
     .bind(hashes)
     .bind(values)

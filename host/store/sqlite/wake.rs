@@ -23,7 +23,8 @@ const WAKES: Bulk = Bulk {
 const WAKE: Bulk = Bulk {
     before: "UPDATE work SET status = 0, cause = r.column5, due_ms = r.column6 FROM (",
     columns: 6,
-    after: ") AS r WHERE work.feed = r.column1 AND work.lane = r.column2 AND work.n = r.column3 AND work.run = r.column4 AND work.status = 3",
+    after: ") AS r WHERE work.feed = r.column1 AND work.lane = r.column2 AND work.n = r.column3 AND work.run = r.column4
+     AND work.status IN (3, 4)",
 };
 /// Takes away the waits of rows.
 pub(super) const FORGET: Bulk = Bulk { before: "DELETE FROM wait WHERE (feed, lane, n, run) IN (SELECT * FROM (", columns: 4, after: "))" };
