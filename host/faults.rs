@@ -4,8 +4,8 @@
 //! `TOLK_FAULTS` says what strikes: rules `PLACE=ACTION[@HIT][xTIMES][%PERCENT]`, joined by `;`. A place is `what/when` and may end in `*`;
 //! an action is `abort` (`kill -9` of this process), `error`, `panic` or `sleep:MS`. A rule strikes from the HIT-th time on that its place
 //! is passed (default 1), TIMES times (default 1; `x*`: always), each time with PERCENT (default 100) of chance, drawn from
-//! `TOLK_FAULTS_SEED`. `TOLK_FAULTS_SEEN` names a file that each place is noted in when it is first passed; `TOLK_MUTANT` names a guard that
-//! is left out.
+//! `TOLK_FAULTS_SEED`. `TOLK_FAULTS_SEEN` names a file in which each place is noted when it is passed for the first and the second time;
+//! `TOLK_MUTANT` names a guard that is left out.
 
 #[cfg(all(feature = "faults", not(debug_assertions)))]
 compile_error!("the feature `faults` is for tests: a release build must not contain it");
@@ -142,7 +142,7 @@ mod on {
             let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
             let here = passed.entry(place.clone()).or_default();
             here.count += 1;
-            if here.count == 1 {
+            if here.count <= 2 {
                 self.note(&place);
             }
             for (index, rule) in self.rules.iter().enumerate().filter(|(_, rule)| rule.is_for(&place)) {

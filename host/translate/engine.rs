@@ -406,6 +406,10 @@ impl Engine {
             let place = message.place;
             // A pending row without a due time is running: in our own hands, under another number.
             let running = row.status == Status::Pending && row.due_ms.is_none() && !by_hand;
+            // Its settlement is committed, and we have not heard of it yet: that will say that it left our hands.
+            if self.is_settling(&place) {
+                continue;
+            }
             if running || !self.lanes.has(place.feed, place.lane) || self.lanes.holds(&place) {
                 continue;
             }

@@ -20,9 +20,19 @@ pub(super) struct Settling {
     /// Messages in hand that get a row in `work` because the cursor passes them; they stand after `runs` in `settled`. Named by place: one that
     /// runs again meanwhile has another number.
     running: Vec<Place>,
+    /// Rows of its messages were due before it came back: they are asked for again then.
+    met_due: bool,
 }
 
 impl Engine {
+    /// Whether a message is in the settlement under way.
+    pub(super) fn is_settling(&mut self, place: &Place) -> bool {
+        let Some(settling) = &mut self.settling else { return false };
+        let is = settling.runs.iter().any(|run| run.message.place == *place);
+        settling.met_due |= is;
+        is
+    }
+
     /// Starts a settlement when there is reason to: time, number, or nothing else to wait for.
     pub(super) fn settle_if_due(&mut self) {
         if self.settling.is_some() || self.finished.is_empty() {
@@ -56,7 +66,7 @@ impl Engine {
         self.next_batch += 1;
         let batch = (i64::from(self.parts.host.number) << 32) | i64::from(self.next_batch);
         let settlement = Box::new(Settlement { lanes, settled, ranges, ..Settlement::default() });
-        self.settling = Some(Settling { runs, running });
+        self.settling = Some(Settling { runs, running, met_due: false });
         let (store, sender, host) = (self.parts.store.clone(), self.sender.clone(), self.parts.host.clone());
         tokio::spawn(async move {
             let result = settle(&store, &host, batch, &settlement).await;
@@ -230,7 +240,7 @@ impl Engine {
     }
 
     fn committed(&mut self, settlement: Settlement, settling: Settling, number: i64, still: HashSet<BlockedKey>, woken: usize) {
-        let Settling { runs, running } = settling;
+        let Settling { runs, running, met_due } = settling;
         self.parts.counts.settlements.fetch_add(1, Ordering::Relaxed);
         self.parts.counts.messages.fetch_add(runs.len() as u64, Ordering::Relaxed);
         // Versions tell settlements apart, not the writes within one: who saw a write of this settlement that a later one of it replaced must
@@ -285,7 +295,7 @@ impl Engine {
         if !stale.is_empty() {
             self.rerun(&stale);
         }
-        self.ask_due |= woken > 0;
+        self.ask_due |= met_due || woken > 0;
         self.parts.settled.send_replace(number);
     }
 
@@ -343,11 +353,19 @@ async fn settle(store: &Arc<dyn Store>, host: &store::Host, batch: i64, settleme
         loop {
             tokio::time::sleep(Duration::from_millis(50 << tries.min(6))).await;
             tries += 1;
-            match store.settled(batch).await {
-                Ok(Some(number)) => return recovered(store, settlement, number).await,
+            // Until its fate is known, and if it is committed until that is told, no error may leave: what is settled again under another
+            // number would be there twice.
+            let known = match store.settled(batch).await {
+                Ok(Some(number)) => recovered(store, settlement, number).await,
                 Ok(None) => break,
-                Err(other) if other.is_transient() => {}
-                Err(other) => return Err(other),
+                Err(error) => Err(error),
+            };
+            match known {
+                Ok(verdict) => return Ok(verdict),
+                Err(error) if tries.is_power_of_two() => {
+                    tracing::warn!(error = %crate::trouble::Chain(&error), tries, "what became of a settlement is not known yet");
+                }
+                Err(_) => {}
             }
         }
     }

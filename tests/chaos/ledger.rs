@@ -65,9 +65,10 @@ const MUST_BE_ZERO: &[(&str, &str)] = &[
        OR g.number <> (SELECT max(number) FROM settlement)",
     ),
     (
-        "things owned by nobody who lives",
-        "SELECT (SELECT count(*) FROM feed WHERE owner IS NOT NULL) + (SELECT count(*) FROM lane WHERE owner IS NOT NULL)
-       + (SELECT count(*) FROM target_cursor WHERE owner IS NOT NULL)",
+        "things owned by a host that nobody knows",
+        "SELECT (SELECT count(*) FROM feed WHERE owner IS NOT NULL AND owner NOT IN (SELECT id FROM host))
+       + (SELECT count(*) FROM lane WHERE owner IS NOT NULL AND owner NOT IN (SELECT id FROM host))
+       + (SELECT count(*) FROM target_cursor WHERE owner IS NOT NULL AND owner NOT IN (SELECT id FROM host))",
     ),
 ];
 

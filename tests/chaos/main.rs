@@ -9,6 +9,8 @@ mod hosts;
 mod kills;
 mod ledger;
 mod mutants;
+mod points;
+mod proxy;
 mod table;
 mod world;
 
@@ -49,7 +51,7 @@ use std::process::ExitCode;
 use table::{Experiment, Suite};
 
 fn experiments() -> Vec<Experiment> {
-    [kills::all(), mutants::all(), hosts::all()].into_iter().flatten().collect()
+    [points::all(), kills::all(), mutants::all(), hosts::all()].into_iter().flatten().collect()
 }
 
 fn main() -> ExitCode {
