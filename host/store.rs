@@ -6,8 +6,10 @@ pub mod awaited;
 pub mod changes;
 mod config;
 pub mod headers;
+pub mod ledger;
 mod messages;
 pub mod migrations;
+pub mod overview;
 mod plugins;
 pub mod postgres;
 pub mod sqlite;
@@ -26,7 +28,9 @@ pub use actions::{
     ActionKind, ActionResult, ActionState, Actions, Applied, Audited, Command, NewRevisit, OpenAction, Pausable, Paused, Pick, Selection,
 };
 pub use config::{Config, masked};
+pub use ledger::{Equation, Ledger};
 pub use messages::{Count, Filter, MessageDetail, MessageStatus, Messages};
+pub use overview::{Overview, Overviews};
 pub use plugins::{Activation, Component, Plugins};
 
 /// Whose time decides leases and due times.
@@ -91,8 +95,14 @@ impl Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Everything a store does.
-pub trait Store: Schema + Leases + Inbox + Work + Reads + Settlements + Outputs + Plugins + Messages + Actions + Send + Sync {}
-impl<T: Schema + Leases + Inbox + Work + Reads + Settlements + Outputs + Plugins + Messages + Actions + Send + Sync> Store for T {}
+pub trait Store:
+    Schema + Leases + Inbox + Work + Reads + Settlements + Outputs + Plugins + Messages + Actions + Overviews + Ledger + Send + Sync
+{
+}
+impl<T> Store for T where
+    T: Schema + Leases + Inbox + Work + Reads + Settlements + Outputs + Plugins + Messages + Actions + Overviews + Ledger + Send + Sync
+{
+}
 
 /// The event id of an output: the same however often the output is sent.
 pub fn event_id(message: Uuid, run: i32, ordinal: i32) -> Uuid {

@@ -5,6 +5,7 @@ mod actions;
 mod alone;
 mod inbox;
 mod leases;
+mod ledger;
 mod messages;
 mod outputs;
 mod plugins;
@@ -104,6 +105,9 @@ cases! {
         a_wait_is_woken_by_its_own_settlement
         crossing_settlements_lose_no_wake_up
         put_entries_wakes;
+    ledger:
+        a_store_of_all_kinds_balances
+        each_damage_is_found;
     outputs:
         outputs_come_in_settlement_order
         output_pages_are_cut

@@ -1,0 +1,173 @@
+//! The ledger's equations as statements, each of which gives one row: left side, right side, a place where they differ.
+//! `?1` is the time.
+
+use async_trait::async_trait;
+
+use super::Sqlite;
+use crate::store::Result;
+use crate::store::ledger::{Equation, Ledger, Reading};
+
+/// The equations, in the order in which they are told.
+const READINGS: &[Reading] = &[
+    Reading {
+        name: "lane-rows",
+        says: "each lane's tail is the number of its rows",
+        sql: "WITH rows AS (SELECT feed, lane, count(*) AS rows, max(n) AS last FROM inbox GROUP BY feed, lane),
+              sides AS (SELECT feed, lane, coalesce(t.tail, 0) AS tail, coalesce(r.rows, 0) AS rows, coalesce(r.last, 0) AS last
+                FROM lane_tail t FULL JOIN rows r USING (feed, lane))
+              SELECT coalesce(sum(tail), 0),
+                coalesce(sum(tail - max(abs(tail - rows), abs(tail - last))), 0),
+                (SELECT printf('feed %s, lane %s: tail %s, rows %s, last row %s', feed, lane, tail, rows, last)
+                 FROM sides WHERE tail <> rows OR tail <> last ORDER BY feed, lane LIMIT 1)
+              FROM sides",
+    },
+    Reading {
+        name: "positions",
+        says: "no row stands at or beyond its partition's next offset",
+        sql: "WITH last AS (SELECT feed, source_partition, max(source_offset) AS last FROM inbox GROUP BY feed, source_partition),
+              wrong AS (SELECT l.feed, l.source_partition, l.last, p.next_offset FROM last l
+                LEFT JOIN source_position p ON p.feed = l.feed AND p.source_partition = l.source_partition
+                WHERE p.next_offset IS NULL OR l.last >= p.next_offset)
+              SELECT 0, count(*), min(printf('feed %s, partition %s: offset %s, next offset %s', feed, source_partition, last, next_offset))
+              FROM wrong",
+    },
+    Reading {
+        name: "read-once",
+        says: "no offset of a partition is in the inbox twice",
+        sql: "WITH twice AS (SELECT feed, source_partition, source_offset FROM inbox
+                GROUP BY feed, source_partition, source_offset HAVING count(*) > 1)
+              SELECT 0, count(*), min(printf('feed %s, partition %s, offset %s', feed, source_partition, source_offset)) FROM twice",
+    },
+    Reading {
+        name: "passed",
+        says: "each row up to its lane's cursor is in a settled range, has an outcome, or is in work",
+        sql: "WITH parts AS (
+                SELECT feed, lane, from_n, to_n FROM settled_range
+                UNION ALL SELECT feed, lane, n, n FROM outcome WHERE run = 0
+                UNION ALL SELECT feed, lane, n, n FROM work WHERE run = 0),
+              seen AS (SELECT feed, lane, from_n, to_n,
+                  coalesce(max(to_n) OVER (PARTITION BY feed, lane ORDER BY from_n, to_n ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS upto
+                FROM parts),
+              covered AS (SELECT feed, lane, sum(max(to_n - max(upto, from_n - 1), 0)) AS rows, max(to_n) AS last FROM seen GROUP BY feed, lane),
+              gaps AS (SELECT feed, lane, upto + 1 AS first FROM seen WHERE from_n > upto + 1)
+              SELECT coalesce(sum(l.cursor), 0),
+                coalesce(sum(coalesce(l.cursor, 0) - abs(coalesce(l.cursor, 0) - coalesce(c.rows, 0))), 0),
+                coalesce((SELECT printf('feed %s, lane %s, row %s', feed, lane, first) FROM gaps ORDER BY feed, lane, first LIMIT 1),
+                  min(CASE WHEN coalesce(l.cursor, 0) <> coalesce(c.last, 0)
+                    THEN printf('feed %s, lane %s: cursor %s, settled up to %s', coalesce(l.feed, c.feed), coalesce(l.lane, c.lane), l.cursor, c.last) END))
+              FROM lane l FULL JOIN covered c ON c.feed = l.feed AND c.lane = l.lane",
+    },
+    Reading {
+        name: "ranges",
+        says: "no two settled ranges of a lane overlap",
+        sql: "WITH seen AS (SELECT feed, lane, from_n, to_n,
+                  max(to_n) OVER (PARTITION BY feed, lane ORDER BY from_n, to_n ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS upto
+                FROM settled_range)
+              SELECT 0, count(*), min(printf('feed %s, lane %s, rows %s to %s', feed, lane, from_n, to_n)) FROM seen WHERE from_n <= upto",
+    },
+    Reading {
+        name: "one-end",
+        says: "no run of a message is both at its end and in work",
+        sql: "SELECT 0, count(*), min(printf('feed %s, lane %s, row %s, run %s', w.feed, w.lane, w.n, w.run))
+              FROM work w JOIN outcome o ON o.feed = w.feed AND o.lane = w.lane AND o.n = w.n AND o.run = w.run",
+    },
+    Reading {
+        name: "cursors",
+        says: "no cursor is beyond its lane's tail, and no row of work is beyond its cursor",
+        sql: "WITH wrong AS (
+                SELECT l.feed, l.lane, l.cursor AS n FROM lane l LEFT JOIN lane_tail t ON t.feed = l.feed AND t.lane = l.lane
+                  WHERE l.cursor > coalesce(t.tail, 0)
+                UNION ALL SELECT w.feed, w.lane, w.n FROM work w LEFT JOIN lane l ON l.feed = w.feed AND l.lane = w.lane
+                  WHERE w.n > coalesce(l.cursor, 0))
+              SELECT 0, count(*), min(printf('feed %s, lane %s, row %s', feed, lane, n)) FROM wrong",
+    },
+    Reading {
+        name: "work-messages",
+        says: "each row of work has its message",
+        sql: "SELECT 0, count(*), min(printf('feed %s, lane %s, row %s', w.feed, w.lane, w.n)) FROM work w
+              WHERE NOT EXISTS (SELECT 1 FROM inbox i WHERE i.feed = w.feed AND i.lane = w.lane AND i.n = w.n)",
+    },
+    Reading {
+        name: "outputs-once",
+        says: "no output of a message's run is there twice",
+        sql: "WITH twice AS (SELECT message, run, ordinal FROM output GROUP BY message, run, ordinal HAVING count(*) > 1)
+              SELECT 0, count(*), min(printf('message %s, run %s, output %s', lower(hex(message)), run, ordinal)) FROM twice",
+    },
+    Reading {
+        name: "outputs-settled",
+        says: "each output is of a settlement",
+        sql: "WITH loose AS (SELECT DISTINCT o.batch FROM output o WHERE NOT EXISTS (SELECT 1 FROM settlement s WHERE s.batch = o.batch))
+              SELECT 0, count(*), min(printf('batch %s', batch)) FROM loose",
+    },
+    Reading {
+        name: "settlements",
+        says: "the guard's number is that of the newest settlement",
+        sql: "SELECT g.number, coalesce((SELECT max(number) FROM settlement), g.number), printf('guard %s', g.number) FROM settlement_guard g",
+    },
+    Reading {
+        name: "reasons",
+        says: "each message that stays back has a code: retry, waiting, failed, held, stopped, parked",
+        sql: "WITH silent AS (
+                SELECT feed, lane, n FROM work WHERE status IN (3, 4, 6, 7, 9) AND code = ''
+                UNION ALL SELECT feed, lane, n FROM parked_output WHERE reason = '')
+              SELECT 0, count(*), min(printf('feed %s, lane %s, row %s', feed, lane, n)) FROM silent",
+    },
+    Reading {
+        name: "behind",
+        says: "each message that is behind has an earlier one of its key that holds it back",
+        sql: "SELECT 0, count(*), min(printf('feed %s, lane %s, row %s', b.feed, b.lane, b.n)) FROM work b
+              LEFT JOIN (SELECT feed, lane, key_hash, min(n) AS n FROM work WHERE blocks GROUP BY feed, lane, key_hash) h
+                ON h.feed = b.feed AND h.lane = b.lane AND h.key_hash = b.key_hash AND h.n < b.n
+              WHERE b.status = 8 AND h.n IS NULL",
+    },
+    Reading {
+        name: "waits",
+        says: "each wait is of a message that waits, and each message that waits has a time at which it ends",
+        sql: "WITH wrong AS (
+                SELECT x.feed, x.lane, x.n FROM wait x
+                  LEFT JOIN work w ON w.feed = x.feed AND w.lane = x.lane AND w.n = x.n AND w.run = x.run AND w.status = 3 WHERE w.n IS NULL
+                UNION ALL SELECT feed, lane, n FROM work WHERE status = 3 AND due_ms IS NULL)
+              SELECT 0, count(*), min(printf('feed %s, lane %s, row %s', feed, lane, n)) FROM wrong",
+    },
+    Reading {
+        name: "retries",
+        says: "each message that is to be tried again has a time for it",
+        sql: "SELECT 0, count(*), min(printf('feed %s, lane %s, row %s', feed, lane, n)) FROM work WHERE status = 4 AND due_ms IS NULL",
+    },
+    Reading {
+        name: "leases",
+        says: "nothing is owned by a host that is gone, or whose lease is over for a minute while another host lives that wants it",
+        sql: "WITH clock AS (SELECT ?1 AS now_ms),
+              owned AS (
+                SELECT 'feed ' || name AS thing, owner, id AS feed, NULL AS target FROM feed WHERE owner IS NOT NULL
+                UNION ALL SELECT printf('feed %s, lane %s', feed, lane), owner, feed, NULL FROM lane WHERE owner IS NOT NULL
+                UNION ALL SELECT printf('target %s', target), owner, NULL, target FROM target_cursor WHERE owner IS NOT NULL),
+              living AS (SELECT h.* FROM host h, clock c WHERE h.lease_until_ms >= c.now_ms)
+              SELECT 0, count(*), min(o.thing) FROM owned o CROSS JOIN clock c LEFT JOIN host h ON h.id = o.owner
+              WHERE h.id IS NULL OR (h.lease_until_ms < c.now_ms - 60000 AND EXISTS (SELECT 1 FROM living l
+                WHERE o.feed IN (SELECT value FROM json_each(l.wanted_feeds)) OR o.target IN (SELECT value FROM json_each(l.wanted_targets))))",
+    },
+    Reading {
+        name: "publish-cursors",
+        says: "no target is published beyond the newest settlement",
+        sql: "SELECT 0, count(*), min(printf('target %s: settlement %s', c.target, c.settlement)) FROM target_cursor c, settlement_guard g
+              WHERE c.settlement > g.number",
+    },
+];
+
+#[async_trait]
+impl Ledger for Sqlite {
+    async fn ledger(&self) -> Result<Vec<Equation>> {
+        const VERB: &str = "read the ledger";
+        let mut reader = self.read_one_state(VERB).await?;
+        let mut equations = Vec::new();
+        for reading in READINGS {
+            let mut query = sqlx::query_as(reading.sql);
+            if reading.sql.contains("?1") {
+                query = query.bind(self.now());
+            }
+            equations.push(reading.equation(query.fetch_one(&mut *reader).await.map_err(self.failed(VERB))?));
+        }
+        Ok(equations)
+    }
+}
