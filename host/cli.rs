@@ -1,21 +1,26 @@
 //! The command line: one file per subcommand. Data goes to stdout, everything else to stderr; exit codes are those of `Exit`.
 //! The only module that knows clap.
 
+mod act;
 mod activate;
+mod audit;
 pub mod build;
 mod capture;
 mod completions;
 mod demo;
 mod doctor;
+mod explain;
 mod init;
 mod inspect;
 mod listing;
 mod messages;
 mod migrate;
 mod new;
+mod pause;
 mod plugins;
 mod push;
 mod reference;
+mod replay;
 mod report;
 mod rollback;
 mod run;
@@ -28,6 +33,7 @@ use std::process::ExitCode;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::store::ActionKind;
 use crate::telemetry::LogFormat;
 use shell::Shell;
 
@@ -115,6 +121,26 @@ enum Command {
     Plugins(plugins::Args),
     /// List messages, or show one with all that became of it
     Messages(messages::Args),
+    /// Say why a message has not come out, and what will wake it
+    Explain(explain::Args),
+    /// Try messages again now
+    Retry(act::Args),
+    /// Try messages again, with their tries counted anew
+    Restart(act::Args),
+    /// Close messages as ignored: later ones of their keys go on
+    Ignore(act::Args),
+    /// Set messages aside: not now
+    Stop(act::Args),
+    /// Close messages as finished: they count as done
+    Finish(act::Args),
+    /// Run stored messages again, or say what would come of it
+    Replay(replay::Args),
+    /// Hold a feed, a table or an endpoint; messages go on being persisted
+    Pause(pause::Args),
+    /// Let a paused feed, table or endpoint go on
+    Resume(pause::Args),
+    /// Show who ordered what, when, why, and what became of it
+    Audit(audit::Args),
     /// Write messages to a file, from the inbox or straight from a topic
     Capture(capture::Args),
     /// The main job on this machine alone, with a Kafka that lives in the process
@@ -167,6 +193,16 @@ async fn dispatch(command: Command, shell: &Shell) -> anyhow::Result<Exit> {
         Command::Rollback(args) => rollback::run(args, shell).await,
         Command::Plugins(args) => plugins::run(args, shell).await,
         Command::Messages(args) => messages::run(args, shell).await,
+        Command::Explain(args) => explain::run(args, shell).await,
+        Command::Retry(args) => act::run(ActionKind::Retry, args, shell).await,
+        Command::Restart(args) => act::run(ActionKind::Restart, args, shell).await,
+        Command::Ignore(args) => act::run(ActionKind::Ignore, args, shell).await,
+        Command::Stop(args) => act::run(ActionKind::Stop, args, shell).await,
+        Command::Finish(args) => act::run(ActionKind::Finish, args, shell).await,
+        Command::Replay(args) => replay::run(args, shell).await,
+        Command::Pause(args) => pause::pause(args, shell).await,
+        Command::Resume(args) => pause::resume(args, shell).await,
+        Command::Audit(args) => audit::run(args, shell).await,
         Command::Capture(args) => capture::run(args, shell).await,
         Command::Demo(args) => demo::run(args, shell).await,
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),

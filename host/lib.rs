@@ -18,7 +18,10 @@ pub mod runtime;
 pub mod store;
 
 pub mod check;
+pub mod explain;
+pub mod replay;
 
+pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod config;

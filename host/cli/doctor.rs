@@ -1,7 +1,9 @@
 //! `tolk doctor`: looks at config, store, brokers, files, plugins and endpoints, and says how to mend what is wrong. Changes nothing.
 
 mod endpoints;
+mod ledger;
 mod plugins;
+mod stuck;
 mod surroundings;
 
 use serde::Serialize;
@@ -13,6 +15,9 @@ use crate::cli::shell::Shell;
 /// Arguments of `tolk doctor`.
 #[derive(clap::Args)]
 pub(super) struct Args {
+    /// Check the store's equations in place of all else: nothing lost, nothing twice, nothing held by the dead
+    #[arg(long)]
+    ledger: bool,
     #[command(flatten)]
     format: Format,
 }
@@ -71,6 +76,9 @@ impl Report {
 }
 
 pub(super) async fn run(args: Args, shell: &Shell) -> anyhow::Result<Exit> {
+    if args.ledger {
+        return ledger::run(&args.format, shell).await;
+    }
     let config = shell.config()?;
     let mut report = Report::default();
     let (feeds, targets, calls) = (config.feeds.len(), config.targets.len(), config.endpoints.len());
@@ -85,6 +93,7 @@ pub(super) async fn run(args: Args, shell: &Shell) -> anyhow::Result<Exit> {
     surroundings::files(&config, &mut report);
     if let Some(store) = store {
         plugins::check(&config, &store, &mut report).await;
+        stuck::check(&config, &*store, &mut report).await;
     }
     endpoints::check(&config, &mut report).await;
     match args.format.output {

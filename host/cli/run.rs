@@ -3,6 +3,7 @@
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::Door;
 use crate::app::{App, Progress, Until};
 use crate::cli::Exit;
 use crate::cli::shell::Shell;
@@ -20,8 +21,19 @@ pub(super) async fn run(args: Args, shell: &Shell) -> anyhow::Result<Exit> {
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;
     let until = if args.until_done { Until::Done } else { Until::Stopped };
+    let closing = CancellationToken::new();
+    // The door opens first: a host that waits for its store lives, and says that it is not ready.
+    let (inner, served) = Door::bind(&config).await?.map(|door| door.serve(closing.clone())).unzip();
+    let served = served.map(tokio::spawn);
     if let Some(app) = App::open(config, Progress::default(), &stop).await? {
+        if let Some(inner) = inner {
+            inner.opened(&app);
+        }
         app.run(until, stop).await?;
+    }
+    closing.cancel();
+    if let Some(served) = served {
+        served.await?;
     }
     tracing::info!("stopped");
     Ok(Exit::Ok)

@@ -1,9 +1,6 @@
 //! Bytes as a person can read them: JSON pretty, else text, else the first bytes in hexadecimal.
 
-use bytes::Bytes;
 use serde_json::Value;
-
-use crate::source::captured;
 
 /// Bytes shown of what is neither JSON nor text.
 const PREVIEW_BYTES: usize = 64;
@@ -20,12 +17,6 @@ pub(super) fn readable(bytes: &[u8]) -> (&'static str, String) {
             ("bytes", format!("{}{}", hex.join(" "), if bytes.len() > PREVIEW_BYTES { " …" } else { "" }))
         }
     }
-}
-
-/// A payload for programs: an object or array as itself, else text, else `{"base64": ...}`, as captures write it.
-pub(super) fn value(bytes: &Bytes) -> Value {
-    let document = serde_json::from_slice(bytes).ok().filter(|value: &Value| value.is_object() || value.is_array());
-    document.unwrap_or_else(|| captured::text(Some(bytes)))
 }
 
 /// Only objects and arrays gain by being laid out; a number shown as JSON would be a riddle.
@@ -48,8 +39,5 @@ mod tests {
         assert_eq!(readable(b"a\x00b"), ("text", "a\u{fffd}b".to_owned()));
         assert_eq!(readable(&[0xff, 0x00]), ("bytes", "ff 00".to_owned()));
         assert!(readable(&[0xff; 100]).1.ends_with("ff …"));
-        assert_eq!(value(&Bytes::from_static(&[0xff])), serde_json::json!({"base64": "/w=="}));
-        assert_eq!(value(&Bytes::from_static(b"7")), serde_json::json!("7"));
-        assert_eq!(value(&Bytes::from_static(b"[7]")), serde_json::json!([7]));
     }
 }

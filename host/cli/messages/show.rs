@@ -3,19 +3,17 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::readable::{readable, value};
-use crate::check::form;
+use super::readable::readable;
+use crate::check;
 use crate::cli::Exit;
 use crate::cli::listing::{self, Format, Output};
 use crate::cli::shell::{Shell, Stop};
+use crate::config::Config;
+use crate::explain::{self, Known, form};
 use crate::message::Headers;
-use crate::plugin::{Answer, Request};
-use crate::source::captured;
 use crate::store::{Filter, MessageDetail, Store};
-use crate::translate::answers;
 
 /// Arguments of `tolk messages show`.
 #[derive(clap::Args)]
@@ -27,29 +25,45 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: &Args, shell: &Shell) -> anyhow::Result<Exit> {
-    let place = place(&args.message)?;
+    // A name that is none is told before anything is opened.
+    place(&args.message)?;
     let config = shell.config()?;
-    if let Place::At(feed, ..) = &place {
-        super::known_feed(&config, feed)?;
-    }
     let store = shell.store(&config).await?;
-    let detail = match id(&*store, &place).await? {
+    let detail = find(&config, &*store, &args.message).await?;
+    let known = Known::read(&config, &*store, None).await?;
+    let explanation = explain::explain(&known, &*store, &detail).await?;
+    match args.format.output {
+        Output::Json => {
+            let mut message = form::message(&detail);
+            message["explanation"] = serde_json::to_value(&explanation)?;
+            listing::json(shell, &message)?;
+        }
+        Output::Table => {
+            let mut text = as_text(&detail);
+            headline(&mut text, "Why it stands so, and what brings it on");
+            text.push_str(&listing::indented(&explain::text::lines(&explanation)));
+            shell.say(text.trim_end())?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// The message that a person names: by its id, or by FEED/PARTITION/OFFSET.
+pub(in crate::cli) async fn find(config: &Config, store: &dyn Store, text: &str) -> anyhow::Result<MessageDetail> {
+    let place = place(text)?;
+    if let Place::At(feed, ..) = &place {
+        super::known_feed(config, feed)?;
+    }
+    let detail = match id(store, &place).await? {
         Some(id) => store.message(id).await?,
         None => None,
     };
-    let Some(detail) = detail else {
-        return Err(Stop {
-            exit: Exit::Findings,
-            text: format!("find the message {}", args.message),
-            next: Some("list messages with `tolk messages`".to_owned()),
-        }
-        .into());
+    let missing = || Stop {
+        exit: Exit::Findings,
+        text: format!("find the message {text}"),
+        next: Some("list messages with `tolk messages`".to_owned()),
     };
-    match args.format.output {
-        Output::Json => listing::json(shell, &as_json(&detail))?,
-        Output::Table => shell.say(as_text(&detail).trim_end())?,
-    }
-    Ok(Exit::Ok)
+    Ok(detail.ok_or_else(missing)?)
 }
 
 /// Prints one message as people read it.
@@ -98,7 +112,7 @@ fn as_text(detail: &MessageDetail) -> String {
     optional(&mut text, "code", row.code.as_deref());
     optional(&mut text, "reason", row.reason.as_deref());
     for (i, wait) in detail.waits.iter().enumerate() {
-        line(&mut text, if i == 0 { "waits for" } else { "" }, &wait_text(wait));
+        line(&mut text, if i == 0 { "waits for" } else { "" }, &form::request(wait));
     }
     line(&mut text, "tries", &format!("{} ended in retry or in a time-out", row.attempts));
     line(&mut text, "received", &listing::time(row.received_ms));
@@ -118,9 +132,9 @@ fn as_text(detail: &MessageDetail) -> String {
     headline(&mut text, "Input");
     optional(&mut text, "timestamp", captured.timestamp_ms.map(listing::time).as_deref());
     body(&mut text, captured.key.as_ref(), &captured.headers, captured.payload.as_ref());
-    for answer in kept_answers(detail) {
-        headline(&mut text, &format!("Answer to {}", wait_text(&answer.request)));
-        let reply = form::reply(&answer.reply);
+    for answer in form::kept_answers(detail) {
+        headline(&mut text, &format!("Answer to {}", form::request(&answer.request)));
+        let reply = check::form::reply(&answer.reply);
         text.push_str(&listing::indented(&serde_json::to_string_pretty(&reply).unwrap_or_else(|_| reply.to_string())));
     }
     for (i, (target, output, published, parked)) in detail.outputs.iter().enumerate() {
@@ -141,11 +155,6 @@ fn as_text(detail: &MessageDetail) -> String {
         headline(&mut text, "No outputs");
     }
     text
-}
-
-/// The kept answers; those of another version that cannot be read are left out.
-fn kept_answers(detail: &MessageDetail) -> Vec<Answer> {
-    detail.answers.as_ref().and_then(|kept| answers::unpack(kept).ok()).unwrap_or_default()
 }
 
 fn headline(text: &mut String, title: &str) {
@@ -178,48 +187,6 @@ fn body(text: &mut String, key: Option<&Bytes>, headers: &Headers, payload: Opti
             text.push_str(&listing::indented(&shown));
         }
     }
-}
-
-fn wait_text(request: &Request) -> String {
-    match request {
-        Request::Entry { collection, key } => format!("entry {collection}/{key}"),
-        Request::Entries(scan) => match &scan.index {
-            Some(index) => format!("entries of {} with {index} \"{}\"", scan.collection, scan.prefix),
-            None => format!("entries of {} with a key that starts with \"{}\"", scan.collection, scan.prefix),
-        },
-        Request::Id { namespace, key } | Request::KnownId { namespace, key } => format!("an id for {namespace}/{key}"),
-        Request::KeyOf { namespace, id } => format!("the key of {namespace}/{id}"),
-        Request::Call(call) => format!("a call of {}", call.endpoint),
-    }
-}
-
-fn as_json(detail: &MessageDetail) -> Value {
-    let input = &detail.message.captured;
-    let outputs = detail.outputs.iter().map(|(target, output, published, parked)| {
-        json!({
-            "target": target, "action": output.action, "published": published, "refused": parked,
-            "event_id": output.event_id, "settlement": output.cursor.settlement, "index": output.cursor.index,
-            "digest": output.digest.map(|digest| digest.to_string()), "version": output.version,
-            "key": captured::text(output.key.as_ref()), "headers": captured::headers(&output.headers), "payload": output.payload.as_ref().map(value),
-        })
-    });
-    let outputs: Vec<Value> = outputs.collect();
-    json!({
-        "status": detail.status,
-        "waits_for": detail.waits.iter().map(wait_text).collect::<Vec<_>>(),
-        "settlement": detail.settlement,
-        "now_ms": detail.now_ms,
-        "activation": detail.activation.as_ref().map(|activation| json!({
-            "id": activation.id, "feed": activation.feed, "table": activation.table, "digest": activation.digest.to_string(),
-            "config": activation.config, "at_ms": activation.at_ms, "by": activation.by, "why": activation.why,
-        })),
-        "input": {
-            "key": captured::text(input.key.as_ref()), "headers": captured::headers(&input.headers), "timestamp_ms": input.timestamp_ms,
-            "payload": input.payload.as_ref().map(value),
-        },
-        "answers": kept_answers(detail).iter().map(form::answer).collect::<Vec<_>>(),
-        "outputs": outputs,
-    })
 }
 
 fn action(action: crate::plugin::Action) -> &'static str {
