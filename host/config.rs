@@ -1,5 +1,6 @@
 //! The config file: composes what each part of the house owns. Reading it, and saying what is wrong with it, is `config/load.rs`.
 
+pub mod admin;
 mod checks;
 mod environment;
 pub mod load;
@@ -40,6 +41,9 @@ pub struct Config {
     /// Limits of plugins by plugin name; `default` holds for the rest.
     #[serde(default)]
     pub limits: BTreeMap<String, Limits>,
+    /// The admin door.
+    #[serde(default)]
+    pub admin: admin::AdminConfig,
 }
 
 impl Config {

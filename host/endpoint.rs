@@ -10,6 +10,7 @@ pub mod client;
 pub mod config;
 pub mod counts;
 mod exchange;
+pub mod fetch;
 pub mod pace;
 pub mod template;
 
@@ -49,6 +50,11 @@ pub trait Caller: Send + Sync {
     /// Whether an endpoint has failed last, or is paused. Once it is not, messages that parked for it may go on.
     fn is_away(&self, _endpoint: &str) -> bool {
         false
+    }
+
+    /// How each endpoint stands, by name.
+    fn states(&self) -> Vec<State> {
+        Vec::new()
     }
 }
 
@@ -137,14 +143,14 @@ impl Endpoints {
         endpoint.inspect(|endpoint| endpoint.set_paused(paused)).is_some()
     }
 
-    /// Forgets every cached answer.
-    pub fn forget(&self) {
-        self.by_name.values().for_each(|endpoint| endpoint.forget());
-    }
-
     /// What people see of each endpoint, by name.
     pub fn states(&self) -> Vec<State> {
         self.by_name.values().map(|endpoint| endpoint.state()).collect()
+    }
+
+    /// Forgets every cached answer.
+    pub fn forget(&self) {
+        self.by_name.values().for_each(|endpoint| endpoint.forget());
     }
 
     /// Whether shadows and dry runs may call an endpoint; false for an unknown one.
@@ -170,6 +176,11 @@ impl Caller for Endpoints {
 
     fn is_away(&self, endpoint: &str) -> bool {
         self.by_name.get(endpoint).is_some_and(|endpoint| endpoint.is_away())
+    }
+
+    fn states(&self) -> Vec<State> {
+        // The one above, which comes before that of the trait.
+        self.states()
     }
 }
 

@@ -4,10 +4,12 @@
 
 mod support;
 
+mod admin;
 mod barnetrygd;
 mod check;
 mod cli;
 mod endpoint;
+mod explain;
 mod flow;
 mod kafka;
 mod path;

@@ -19,6 +19,12 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("rustls", &["host/endpoint"]),
     ("ipnet", &["host/endpoint"]),
     ("axum", &["host/admin"]),
+    ("hyper", &["host/admin"]),
+    ("hyper_util", &["host/admin"]),
+    ("jsonwebtoken", &["host/admin"]),
+    ("prometheus_client", &["host/admin"]),
+    ("ring", &["host/admin"]),
+    ("subtle", &["host/admin"]),
     ("clap", &["host/cli"]),
     ("clap_complete", &["host/cli"]),
     ("comfy_table", &["host/cli"]),
@@ -47,6 +53,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("translate", &["store", "endpoint", "runtime", "registry"]),
     ("publish", &["store", "sink"]),
     ("check", &["store", "source", "endpoint", "runtime", "registry", "translate"]),
+    ("explain", &["store", "source", "check", "translate", "registry", "endpoint", "config"]),
+    ("replay", &["store", "check", "translate", "endpoint", "runtime"]),
     ("config", ALL_ROOMS),
     ("telemetry", &[]),
     ("app", &["store", "source", "sink", "endpoint", "runtime", "registry", "ingest", "translate", "publish", "config", "telemetry"]),
@@ -57,7 +65,19 @@ const SYNONYMS: &[&str] =
     &["msg", "queue", "dlq", "manager", "handler", "service", "processor", "utils", "util", "helpers", "helper", "common"];
 
 /// Names that outside crates chose.
-const FOREIGN: &[&str] = &["QueueFull", "tokio_util", "futures_util", "Error::msg"];
+const FOREIGN: &[&str] = &[
+    "QueueFull",
+    "tokio_util",
+    "futures_util",
+    "Error::msg",
+    "hyper_util::service",
+    "hyper_util",
+    "TowerToHyperService",
+    "SERVICE_UNAVAILABLE",
+    "JwkUtils",
+    "jwk_utils",
+    "jwk.common",
+];
 
 const LINES_MAX: usize = 600;
 

@@ -30,6 +30,9 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
     for (name, limits) in &config.limits {
         self::limits(config, name, limits, &mut found);
     }
+    for (key, text) in config.admin.problems() {
+        found.add(format!("admin.{key}"), text);
+    }
     found.0
 }
 

@@ -1,0 +1,91 @@
+//! What operators order over HTTP, and what readers may not.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tolk::plugin::Digest;
+
+use super::rig::{Answer, Rig};
+
+/// A rig with an operator's and a reader's token.
+async fn guarded(scripts: &[Value]) -> (Rig, tempfile::NamedTempFile) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let line = |name: &str, role: &str, token: &str| format!("{name} {role} {}\n", Digest::of(token.as_bytes()));
+    std::fs::write(file.path(), line("kari", "operator", "act") + &line("bot", "reader", "look")).unwrap();
+    let admin = format!("listen = \"127.0.0.1:0\"\ntokens_file = \"{}\"", file.path().display());
+    (Rig::running(&admin, scripts).await, file)
+}
+
+async fn post(rig: &Rig, path: &str, token: &str, body: &Value) -> Answer {
+    rig.send(Method::POST, path, Some(token), &[], Some(body)).await
+}
+
+#[tokio::test]
+async fn orders_need_the_role_a_reason_and_somebody_they_are_about() {
+    let (rig, _file) = guarded(&[json!({ "key": "a", "do": "fail" })]).await;
+    let rows = rig.until_statuses(Some("look"), &["failed"]).await;
+    let id = rows[0]["id"].as_str().unwrap();
+    let order = json!({ "kind": "ignore", "why": "it is old", "messages": [id] });
+    post(&rig, "/api/v1/actions", "look", &order).await.expect(403);
+    rig.send(Method::POST, "/api/v1/actions", None, &[], Some(&order)).await.expect(401);
+    for (path, body) in [("/api/v1/pause", json!({ "feed": "f", "why": "x" })), ("/api/v1/resume", json!({ "feed": "f" }))] {
+        post(&rig, path, "look", &body).await.expect(403);
+    }
+    for (body, place) in [
+        (json!({ "kind": "explode", "why": "x", "messages": [id] }), "kind"),
+        (json!({ "kind": "revisit", "why": "x", "messages": [id] }), "kind"),
+        (json!({ "kind": "retry", "why": " ", "messages": [id] }), "why"),
+        (json!({ "kind": "retry", "why": "x" }), "messages"),
+        (json!({ "kind": "retry", "why": "x", "messages": [id], "filter": { "feed": "f" } }), "messages"),
+        (json!({ "kind": "retry", "why": "x", "filter": {} }), "filter"),
+        (json!({ "kind": "retry", "why": "x", "filter": { "status": "fialed" } }), "status"),
+        (json!({ "kind": "retry", "why": "x", "messages": [id], "by": "ola" }), "by"),
+        (json!({ "kind": "retry", "why": "x", "messages": [id], "wait_ms": 1_000_000 }), "wait_ms"),
+    ] {
+        let answer = post(&rig, "/api/v1/actions", "act", &body).await.expect(400);
+        assert_eq!(answer.json()["where"], place, "{body}: {answer:?}");
+    }
+    let answer = post(&rig, "/api/v1/actions", "act", &json!({ "kind": "retry", "why": "x", "sure": true })).await;
+    assert!(answer.status.is_client_error() && answer.text.contains("sure"), "{answer:?}");
+    let large = json!({ "kind": "retry", "why": "x".repeat(5 << 20), "messages": [id] });
+    post(&rig, "/api/v1/actions", "act", &large).await.expect(413);
+    assert_eq!(rig.get("/api/v1/commands", Some("look")).await.expect(200).json()["items"], json!([]), "nothing of this was ordered");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn an_order_stays_in_the_audit_trail_with_who_and_why() {
+    let (rig, _file) = guarded(&[json!({ "key": "a", "do": "fail" }), json!({ "key": "a" })]).await;
+    let rows = rig.until_statuses(Some("look"), &["failed", "behind"]).await;
+    let id = rows[0]["id"].as_str().unwrap();
+    let nobody = "8c5b3f5e-6d5c-5f6b-9c1b-0123456789ab";
+    let order = json!({ "kind": "ignore", "why": "it is old", "messages": [id, nobody] });
+    let ordered = post(&rig, "/api/v1/actions", "act", &order).await.expect(202).json();
+    assert_eq!((&ordered["messages"], &ordered["missing"]), (&json!(1), &json!([nobody])), "{ordered}");
+    assert_eq!((&ordered["actions"][0]["message"], &ordered["actions"][0]["kind"]), (&json!(id), &json!("ignore")), "{ordered}");
+    let trail = rig.get(&format!("/api/v1/commands?message={id}"), Some("look")).await.expect(200).json();
+    let line = &trail["items"][0];
+    assert_eq!((&line["by"], &line["why"], &line["kind"]), (&json!("kari"), &json!("it is old"), &json!("ignore")));
+    let one = rig.get(&format!("/api/v1/commands/{}", line["id"].as_str().unwrap()), Some("look")).await.expect(200).json();
+    assert_eq!(one["actions"][0]["message"], json!(id));
+    rig.get(&format!("/api/v1/commands/{nobody}"), Some("look")).await.expect(404);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_pause_is_seen_with_its_reason_until_it_is_resumed() {
+    let (rig, _file) = guarded(&[]).await;
+    let look = Some("look");
+    post(&rig, "/api/v1/pause", "act", &json!({ "feed": "g", "why": "x" })).await.expect(400);
+    post(&rig, "/api/v1/pause", "act", &json!({ "endpoint": "none", "why": "x" })).await.expect(400);
+    post(&rig, "/api/v1/pause", "act", &json!({ "why": "x" })).await.expect(400);
+    post(&rig, "/api/v1/pause", "act", &json!({ "feed": "f" })).await.expect(400);
+    let paused = post(&rig, "/api/v1/pause", "act", &json!({ "feed": "f", "why": "the receiver moves" })).await.expect(200).json();
+    assert_eq!(paused["changed"], true);
+    assert_eq!(post(&rig, "/api/v1/pause", "act", &json!({ "feed": "f", "why": "again" })).await.expect(200).json()["changed"], false);
+    let listed = rig.get("/api/v1/pauses", look).await.expect(200).json();
+    let one = &listed["items"][0];
+    assert_eq!((&one["what"], &one["by"], &one["why"]), (&json!("feed"), &json!("kari"), &json!("the receiver moves")), "{listed}");
+    assert_eq!(post(&rig, "/api/v1/resume", "act", &json!({ "feed": "f" })).await.expect(200).json()["changed"], true);
+    assert_eq!(rig.get("/api/v1/pauses", look).await.expect(200).json()["items"], json!([]));
+    rig.stop().await;
+}
