@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -14,7 +15,7 @@ use crate::endpoint::{Caller, Endpoints};
 use crate::message::FeedId;
 use crate::registry::{self, Registry};
 use crate::runtime::Runtime;
-use crate::store::{self, Clock, Store};
+use crate::store::{self, Clock, Paused, Store};
 use crate::translate::engine::Counts;
 use crate::translate::run::Feed;
 use crate::trouble::{Chain, Pause};
@@ -49,6 +50,8 @@ pub struct App {
     pub(crate) feeds: Vec<Arc<Feed>>,
     pub(crate) secret: [u8; 32],
     pub(crate) progress: Progress,
+    /// What is paused, read again and again while a session runs.
+    pub(crate) pauses: Arc<ArcSwap<Vec<Paused>>>,
 }
 
 impl App {
@@ -88,7 +91,7 @@ impl App {
     ) -> anyhow::Result<Self> {
         let feeds = register(&config, &*store).await?;
         let secret = store.secret().await?;
-        Ok(Self { config, store, runtime, registry, caller, feeds, secret, progress })
+        Ok(Self { config, store, runtime, registry, caller, feeds, secret, progress, pauses: Arc::default() })
     }
 
     /// Runs until told to stop, or until everything is done. A host whose lease ran out joins again.

@@ -129,11 +129,26 @@ pub struct RetryConfig {
     pub backoff_ms: Vec<u64>,
     /// After this many tries that ended in retry the message is failed.
     pub attempts_max: u32,
+    /// A failed message is tried once more every so many milliseconds; not set: a person must ask for it.
+    pub quarantine_ms: Option<u64>,
+    /// Other back-offs and limits by the code of what went wrong, such as `remote-status` or a code of the plugin's own. A trap or a limit
+    /// (`trap`, `deadline`) is tried again only where its code stands here.
+    pub classes: BTreeMap<String, RetryClass>,
+}
+
+/// Retries of messages that failed with one code; what is not set is the feed's.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetryClass {
+    /// As `retry.backoff_ms`.
+    pub backoff_ms: Option<Vec<u64>>,
+    /// As `retry.attempts_max`.
+    pub attempts_max: Option<u32>,
 }
 
 impl Default for RetryConfig {
     fn default() -> Self {
-        Self { backoff_ms: vec![1_000, 5_000, 30_000, 120_000, 600_000], attempts_max: 10 }
+        Self { backoff_ms: vec![1_000, 5_000, 30_000, 120_000, 600_000], attempts_max: 10, quarantine_ms: None, classes: BTreeMap::new() }
     }
 }
 

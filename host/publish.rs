@@ -1,9 +1,11 @@
 //! Moves outputs from the store to their sinks, in settlement order, one cursor per target. Knows nothing of translators.
 
+mod pace;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -12,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::sink::{Sent, Sink};
 use crate::store::{self, OutputCursor, OutputRow, Parked, Store, TargetLease};
 use crate::trouble::Pause;
+use pace::{Chosen, Pace};
 
 /// Rows and bytes of one send.
 const ROWS_MAX: i64 = 5_000;
@@ -40,6 +43,8 @@ pub struct Publish {
     pub settled: watch::Receiver<i64>,
     /// How often the store is asked when hints are missing.
     pub poll: Duration,
+    /// The least time between two outputs of a key; zero: none.
+    pub min_key_interval: Duration,
     /// Outputs published so far.
     pub count: Arc<AtomicU64>,
 }
@@ -56,6 +61,7 @@ impl Publish {
         }
         let mut cursor = self.lease.cursor;
         let mut pause = Pause::default();
+        let mut pace = Pace::new(self.min_key_interval, Instant::now());
         while !stop.is_cancelled() {
             // Other hosts go on settling: what they add after this is theirs to wait for.
             let upto = finish.is_cancelled().then(|| *self.settled.borrow());
@@ -63,7 +69,7 @@ impl Publish {
                 return Ended::Finished;
             }
             self.settled.mark_unchanged();
-            match self.step(cursor).await {
+            match self.step(cursor, &mut pace).await {
                 Ok(Step::Moved(to)) => {
                     cursor = to;
                     pause.reset();
@@ -78,6 +84,15 @@ impl Publish {
                         () = tokio::time::sleep(self.poll) => {}
                     }
                 }
+                Ok(Step::Held(to, next)) => {
+                    cursor = to;
+                    pause.reset();
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        Ok(()) = self.settled.changed() => {}
+                        () = tokio::time::sleep_until(next.into()) => {}
+                    }
+                }
                 Ok(Step::Fenced) => return Ended::Fenced,
                 Ok(Step::Away(to, reason)) => {
                     cursor = to;
@@ -89,7 +104,7 @@ impl Publish {
         Ended::Stopped
     }
 
-    async fn step(&self, cursor: OutputCursor) -> Result<Step, store::Error> {
+    async fn step(&self, cursor: OutputCursor, pace: &mut Pace) -> Result<Step, store::Error> {
         let target = &self.lease.target;
         let (rows, looked_at) = self.store.outputs(target, cursor, ROWS_MAX, BYTES_MAX).await?;
         if rows.is_empty() {
@@ -105,14 +120,18 @@ impl Publish {
             return Ok(Step::Idle);
         }
         let blocked: HashSet<Option<Bytes>> = self.store.parked_keys(target).await?.into_iter().collect();
+        let looked: Vec<OutputCursor> = rows.iter().map(|row| row.cursor).collect();
         let (sendable, mut parked) = part(rows, &blocked);
+        let Chosen { rows: sendable, held, next } = pace.choose(sendable, Instant::now());
         let sent = self.sink.send(target, &sendable).await;
         crate::faults::step("publish", "sent").await;
         let (done, away) = judge(&sendable, &sent, cursor, &mut parked);
         let last = match &away {
-            Some(_) => done,
-            None => parked.last().map(|parked| parked.cursor).max(Some(done)).unwrap_or(done),
+            Some(_) => held.map_or(done, |held| pace.reach(done, Some(held), &looked).min(done)),
+            None => pace.reach(parked.last().map(|parked| parked.cursor).max(Some(done)).unwrap_or(done), held, &looked),
         };
+        let out = sendable.iter().zip(&sent).filter(|(_, sent)| **sent == Sent::Done).map(|(row, _)| row);
+        pace.sent(out, last.max(cursor), Instant::now());
         parked.retain(|parked| parked.cursor <= last);
         if last > cursor {
             if !self.store.published(target, self.lease.epoch, last, &parked).await? {
@@ -123,9 +142,11 @@ impl Publish {
         for refused in &parked {
             tracing::warn!(target, position = ?refused.cursor, reason = refused.reason, "parked: the sink refused it; its message shows failed");
         }
-        Ok(match away {
-            Some(reason) => Step::Away(last, reason),
-            None => Step::Moved(last),
+        let last = last.max(cursor);
+        Ok(match (away, next) {
+            (Some(reason), _) => Step::Away(last, reason),
+            (None, Some(next)) => Step::Held(last, next),
+            (None, None) => Step::Moved(last),
         })
     }
 }
@@ -133,6 +154,8 @@ impl Publish {
 enum Step {
     Moved(OutputCursor),
     Idle,
+    /// Outputs are held back until then.
+    Held(OutputCursor, Instant),
     Fenced,
     Away(OutputCursor, String),
 }

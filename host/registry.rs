@@ -82,6 +82,8 @@ pub struct Registry {
     limits: BTreeMap<String, Limits>,
     secret: [u8; 32],
     current: ArcSwap<Snapshot>,
+    /// Activations that replays run with, by number.
+    pinned: Mutex<BTreeMap<i64, Arc<Active>>>,
     /// When the store's list was last loaded; held while it is.
     loaded: Mutex<Instant>,
 }
@@ -91,7 +93,7 @@ impl Registry {
     pub async fn open(store: Arc<dyn Store>, runtime: Arc<Runtime>, limits: BTreeMap<String, Limits>) -> Result<Self> {
         let secret = store.secret().await?;
         let current = ArcSwap::from_pointee(Snapshot::default());
-        let registry = Self { store, runtime, limits, secret, current, loaded: Mutex::new(Instant::now()) };
+        let registry = Self { store, runtime, limits, secret, current, pinned: Mutex::default(), loaded: Mutex::new(Instant::now()) };
         registry.load_all().await?;
         Ok(registry)
     }
@@ -113,6 +115,35 @@ impl Registry {
         let changed = self.load_all().await;
         *loaded = Instant::now();
         changed
+    }
+
+    /// An activation of the history, active or not, for runs that were told to use it. `None`: there is no such one, or it cannot be loaded
+    /// here; the log says why.
+    pub async fn pinned(&self, activation: i64) -> Option<Arc<Active>> {
+        let current = self.snapshot();
+        if let Some(active) = current.all().find(|active| active.activation == activation) {
+            return Some(active.clone());
+        }
+        let mut pinned = self.pinned.lock().await;
+        if let Some(active) = pinned.get(&activation) {
+            return Some(active.clone());
+        }
+        let loaded = async {
+            let history = self.store.activations(None, None).await?;
+            let Some(wanted) = history.into_iter().find(|known| known.id == activation) else { return Ok(None) };
+            let translator = self.load(&wanted, &current, &Snapshot::default()).await?;
+            Ok::<_, Error>(Some(Arc::new(active(&wanted, translator))))
+        };
+        match loaded.await {
+            Ok(loaded) => {
+                pinned.extend(loaded.iter().map(|active| (activation, active.clone())));
+                loaded
+            }
+            Err(error) => {
+                tracing::error!(activation, error = %crate::trouble::Chain(&error), "the plugin of a replay cannot be loaded");
+                None
+            }
+        }
     }
 
     async fn load_all(&self) -> Result<bool> {

@@ -26,12 +26,12 @@ pub struct Error {
 pub fn open(target: &str, config: &Config, kafka: &BTreeMap<String, KafkaConfig>) -> Result<Arc<dyn Sink>, Error> {
     let wrong = |reason: String| Error { target: target.to_owned(), reason };
     match config {
-        Config::File { path } => {
+        Config::File { path, .. } => {
             let sink =
                 file::FileSink::open(path).map_err(|error| wrong(format!("{}: {error}; see targets.{target}.path", path.display())))?;
             Ok(Arc::new(sink))
         }
-        Config::Kafka { cluster, topic } => {
+        Config::Kafka { cluster, topic, .. } => {
             let found = kafka
                 .get(cluster)
                 .ok_or_else(|| wrong(format!("targets.{target}.cluster names `{cluster}`, but there is no [kafka.{cluster}]")))?;
@@ -50,12 +50,28 @@ pub enum Config {
         cluster: String,
         /// The topic.
         topic: String,
+        /// The least time between two outputs of a key, in milliseconds. Others pass those that wait, so that with it positions grow per
+        /// key only.
+        #[serde(default)]
+        min_key_interval_ms: u64,
     },
     /// A file of JSON Lines, one output a line.
     File {
         /// The path; appended to.
         path: std::path::PathBuf,
+        /// As a topic's.
+        #[serde(default)]
+        min_key_interval_ms: u64,
     },
+}
+
+impl Config {
+    /// The least time between two outputs of a key, in milliseconds; 0: none.
+    pub fn min_key_interval_ms(&self) -> u64 {
+        match self {
+            Self::Kafka { min_key_interval_ms, .. } | Self::File { min_key_interval_ms, .. } => *min_key_interval_ms,
+        }
+    }
 }
 
 /// What became of an output.

@@ -1,5 +1,6 @@
 //! Moves messages from the inbox through their translators into settlements. Knows nothing of sources and sinks.
 
+pub mod actions;
 pub mod answers;
 pub mod ends;
 pub mod engine;
@@ -9,6 +10,8 @@ pub mod judge;
 pub mod lanes;
 pub mod needs;
 pub mod overlay;
+pub mod pace;
 pub mod resolve;
+pub mod revisit;
 pub mod run;
 pub mod settle;

@@ -24,7 +24,7 @@ fn open_source(kafka: &Kafka, topic: &str, properties: &[(&str, &str)]) -> Box<d
 }
 
 fn open_sink(kafka: &Kafka, topic: &str) -> std::sync::Arc<dyn Sink> {
-    let config = sink::Config::Kafka { cluster: "test".to_owned(), topic: topic.to_owned() };
+    let config = sink::Config::Kafka { cluster: "test".to_owned(), topic: topic.to_owned(), min_key_interval_ms: 0 };
     sink::open("out", &config, &kafka.config(&[])).unwrap()
 }
 

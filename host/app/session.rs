@@ -178,8 +178,17 @@ fn names(owned: &Owned) -> Names {
     (feeds, lanes, targets)
 }
 
+/// Keeps in step with what people change: active plugins, pauses.
 async fn refresh(app: &App, stop: CancellationToken) {
     while !stop.is_cancelled() {
+        match app.store.pauses().await {
+            Ok(now) if now != **app.pauses.load() => {
+                tracing::info!(paused = now.len(), "what is paused changed");
+                app.pauses.store(Arc::new(now));
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(error = %Chain(&error), "what is paused could not be read"),
+        }
         match app.registry.refresh().await {
             Ok(true) => {
                 let snapshot = app.registry.snapshot();
@@ -323,6 +332,8 @@ fn engine(app: &App, host: &Host, hints: &Hints) -> Engine {
         settle_messages_max: app.config.host.settle_messages_max,
         settle_every: Duration::from_millis(app.config.host.settle_every_ms),
         memory_bytes_max: app.config.host.memory_bytes_max,
+        actions_every: Duration::from_millis(app.config.host.poll_ms),
+        pauses: app.pauses.clone(),
         settled: hints.settled.clone(),
         counts: app.progress.translated.clone(),
     })
@@ -402,12 +413,14 @@ fn publish(
     finish: CancellationToken,
     stop: CancellationToken,
 ) -> impl Future<Output = ()> + Send + 'static {
+    let interval = app.config.targets.get(&lease.target).map_or(0, sink::Config::min_key_interval_ms);
     let mut publish = Publish {
         lease,
         sink,
         store: app.store.clone(),
         settled: hints.settled.subscribe(),
         poll: Duration::from_millis(app.config.host.poll_ms),
+        min_key_interval: Duration::from_millis(interval),
         count: app.progress.published.clone(),
     };
     async move {

@@ -20,7 +20,7 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
         self::feed(config, name, feed, &mut found);
     }
     for (name, target) in &config.targets {
-        let sink::Config::Kafka { cluster, topic } = target else { continue };
+        let sink::Config::Kafka { cluster, topic, .. } = target else { continue };
         known_cluster(config, &format!("targets.{name}.cluster"), cluster, &mut found);
         found.filled(format!("targets.{name}.topic"), topic);
     }

@@ -298,7 +298,7 @@ mod tests {
         let config =
             parse(&GOOD.replace("out.jsonl", "${SET}-${NONE:-x}"), Path::new("t"), &|name| (name == "SET").then(|| "v".to_owned()))
                 .unwrap();
-        assert!(matches!(&config.targets["out"], crate::sink::Config::File { path } if path == Path::new("v-x")));
+        assert!(matches!(&config.targets["out"], crate::sink::Config::File { path, .. } if path == Path::new("v-x")));
     }
 
     #[test]

@@ -47,10 +47,14 @@ impl Engine {
         }
         let finished = judge::judge(run, said);
         self.overlay.apply(&finished.settled.writes, &finished.settled.bindings, &finished.run.cell);
-        if finished.run.row.is_none()
+        if finished.run.is_new()
             && let Some(lane) = self.lanes.get(place.feed, place.lane)
         {
             lane.open.insert(place.n, Open::Finished);
+        }
+        let interval = finished.run.feed.min_key_interval_ms(&finished.run.message.table);
+        if interval > 0 && finished.settled.work.is_none() {
+            self.pace.ended(key, interval, self.now_ms);
         }
         let blocks = finished.blocks && !behind;
         self.finished.push(finished);
@@ -94,11 +98,11 @@ impl Engine {
         let key = run.key();
         let fresh = self.next_seq;
         self.next_seq += 1;
-        let had_work = run.row.is_some();
+        let is_new = run.is_new();
         let place = run.message.place;
         run.again(fresh);
         self.parts.counts.conflicts.fetch_add(1, Ordering::Relaxed);
-        if had_work {
+        if !is_new {
             self.lanes.hold(place, fresh);
         } else if let Some(lane) = self.lanes.get(place.feed, place.lane) {
             lane.open.insert(place.n, Open::Running(fresh));
@@ -113,6 +117,8 @@ impl Engine {
     pub(super) fn lose(&mut self, feed: FeedId, lane: i32) {
         tracing::info!(feed = self.feeds.get(&feed).map_or("", |feed| feed.name.as_str()), lane, "gave up the lane");
         self.lanes.forget(feed, lane);
+        self.desk.forget(|place| (place.feed, place.lane) == (feed, lane));
+        self.pace.forget(feed, lane);
         let ours = |place: &Place| (place.feed, place.lane) == (feed, lane);
         let gone: Vec<Seq> = self.runs.values().filter(|run| ours(&run.message.place)).map(|run| run.seq).collect();
         for seq in gone {

@@ -1,23 +1,26 @@
 //! The translate loop of one host: takes rows in hand, runs rounds, finishes messages in the order of their keys and settles them in bulk.
 //! Everything slow happens in tasks that come back as events; this task alone owns the state.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, watch};
 
+use super::actions::{Desk, Opened};
 use super::judge::Said;
-use super::lanes::{Lanes, Open};
+use super::lanes::{Lanes, Map, Open, Set};
 use super::overlay::Overlay;
-use super::run::{Feed, Finished, Run, Seq};
+use super::pace::Pace;
+use super::run::{Feed, Finished, InHand, Run, Seq};
 use crate::endpoint::{Called, Caller};
 use crate::message::{FeedId, Message, Place, Status};
 use crate::plugin::{Call, Request, Verdict};
 use crate::registry::Registry;
 use crate::runtime::{Runtime, Trouble};
-use crate::store::{self, BlockedKey, Host, LaneLease, Store, WorkMessage};
+use crate::store::{self, BlockedKey, Host, LaneLease, Pausable, Paused, Store, WorkMessage};
 
 /// Rows of a drained key that are taken in hand at once.
 const BEHIND_ROWS: i64 = 500;
@@ -46,6 +49,10 @@ pub struct Parts {
     pub settle_every: Duration,
     /// Bytes in hand at most.
     pub memory_bytes_max: usize,
+    /// How often the store is asked for operators' actions.
+    pub actions_every: Duration,
+    /// What is paused.
+    pub pauses: Arc<ArcSwap<Vec<Paused>>>,
     /// Rung after each settlement: a hint for publish.
     pub settled: watch::Sender<i64>,
     /// What was done so far.
@@ -80,6 +87,8 @@ pub enum Intake {
 pub(super) enum Event {
     /// New rows.
     Fetched(store::Result<(Vec<Message>, i64)>),
+    /// Actions of operators.
+    Actions(store::Result<Opened>),
     /// Due rows.
     Due(store::Result<(Vec<WorkMessage>, i64)>),
     /// Guests have run.
@@ -95,9 +104,9 @@ pub(super) enum Event {
 /// The loop's state.
 pub struct Engine {
     pub(super) parts: Parts,
-    pub(super) feeds: HashMap<FeedId, Arc<Feed>>,
+    pub(super) feeds: Map<FeedId, Arc<Feed>>,
     pub(super) lanes: Lanes,
-    pub(super) runs: HashMap<Seq, Run>,
+    pub(super) runs: Map<Seq, InHand>,
     pub(super) overlay: Overlay,
     pub(super) finished: Vec<Finished>,
     /// The settlement under way: its batch, its messages, its lanes' cursors.
@@ -119,9 +128,13 @@ pub struct Engine {
     pub(super) trouble: Option<store::Error>,
     pub(super) pause: u32,
     /// Keys whose blocking row left while later rows remain: those are taken in hand many at a time.
-    pub(super) draining: HashSet<BlockedKey>,
+    pub(super) draining: Set<BlockedKey>,
     /// Activations that ask for things: their messages are not run ahead.
-    pub(super) asking: HashSet<i64>,
+    pub(super) asking: Set<i64>,
+    /// Operators' actions.
+    pub(super) desk: Desk,
+    /// When keys ended last.
+    pub(super) pace: Pace,
     last_due: Instant,
     found_none: bool,
     events: mpsc::UnboundedReceiver<Event>,
@@ -137,7 +150,7 @@ impl Engine {
             parts,
             feeds,
             lanes: Lanes::default(),
-            runs: HashMap::new(),
+            runs: Map::default(),
             overlay: Overlay::default(),
             finished: Vec::new(),
             settling: None,
@@ -156,8 +169,10 @@ impl Engine {
             reported: -1,
             trouble: None,
             pause: 0,
-            draining: HashSet::new(),
-            asking: HashSet::new(),
+            draining: Set::default(),
+            asking: Set::default(),
+            desk: Desk::default(),
+            pace: Pace::default(),
             last_due: Instant::now(),
             found_none: false,
             events,
@@ -168,12 +183,12 @@ impl Engine {
     /// Takes the lanes we own now, forgets those we do not.
     pub async fn own(&mut self, leases: &[LaneLease]) -> store::Result<()> {
         let known = self.lanes.epochs();
-        let now: HashMap<(FeedId, i32), i64> = leases.iter().map(|lease| ((lease.feed, lease.lane), lease.epoch)).collect();
+        let now: Map<(FeedId, i32), i64> = leases.iter().map(|lease| ((lease.feed, lease.lane), lease.epoch)).collect();
         let lost: Vec<(FeedId, i32)> = known.iter().filter(|(name, epoch)| now.get(name) != Some(epoch)).map(|(name, _)| *name).collect();
         lost.iter().for_each(|(feed, lane)| self.lose(*feed, *lane));
         if !lost.is_empty() {
             // What is finished in other lanes may have read what was dropped with these.
-            self.rerun(&HashSet::new());
+            self.rerun(&std::collections::HashSet::new());
         }
         let fresh: Vec<&LaneLease> = leases
             .iter()
@@ -185,8 +200,10 @@ impl Engine {
         let names: Vec<(FeedId, i32)> = fresh.iter().map(|lease| (lease.feed, lease.lane)).collect();
         self.parts.store.resume(&names).await?;
         let blocked = self.parts.store.blocked(&names).await?;
+        self.now_ms = self.now_ms.max(self.parts.store.now_ms().await?);
         for lease in fresh {
             self.lanes.take(lease);
+            self.pace.took(lease.feed, lease.lane, self.now_ms);
         }
         for key in blocked {
             self.lanes.set_blocked(key, true);
@@ -206,6 +223,7 @@ impl Engine {
         let fetch = !matches!(intake, Intake::Rows(_));
         self.ask_new = fetch;
         self.ask_due = intake == Intake::All;
+        self.ask_actions_now();
         loop {
             self.step(fetch, intake == Intake::All);
             if let Some(error) = self.trouble.take() {
@@ -240,7 +258,11 @@ impl Engine {
         while let Ok(event) = self.events.try_recv() {
             self.take(event);
         }
-        std::mem::take(&mut self.found_none) && self.runs.is_empty() && self.finished.is_empty() && self.settling.is_none()
+        std::mem::take(&mut self.found_none)
+            && !self.has_actions()
+            && self.runs.is_empty()
+            && self.finished.is_empty()
+            && self.settling.is_none()
     }
 
     /// Lets what is in hand finish, without taking anything new: a graceful stop.
@@ -268,7 +290,7 @@ impl Engine {
     }
 
     fn idle(&self) -> bool {
-        let busy = self.fetching || self.asking_due || self.ask_new || self.ask_due || self.settling.is_some();
+        let busy = self.fetching || self.asking_due || self.ask_new || self.ask_due || self.settling.is_some() || self.has_actions();
         !busy && self.runs.is_empty() && self.finished.is_empty()
     }
 
@@ -276,6 +298,7 @@ impl Engine {
         self.ask_new &= new;
         self.ask_due &= due;
         self.intake();
+        self.ask_actions();
         self.dispatch();
         self.send_reads();
         self.settle_if_due();
@@ -302,6 +325,7 @@ impl Engine {
                     Err(error) => self.failed(error, false, true),
                 }
             }
+            Event::Actions(opened) => self.opened(opened),
             Event::Ran(results) => results.into_iter().for_each(|(seq, result)| self.ran(seq, result)),
             Event::Read(wanted, Ok(snapshot)) => self.read(wanted, snapshot),
             Event::Read(wanted, Err(error)) => {
@@ -335,7 +359,8 @@ impl Engine {
             (self.ask_due, self.asking_due) = (false, true);
             let (store, sender) = (self.parts.store.clone(), self.sender.clone());
             self.last_due = Instant::now();
-            let (lanes, in_hand) = (self.lanes.names(), self.lanes.in_hand());
+            let (mut lanes, in_hand) = (self.lanes.names(), self.lanes.in_hand());
+            lanes.retain(|(feed, _)| !self.is_paused(*feed));
             let draining: Vec<BlockedKey> = self.draining.iter().take(DRAINED_KEYS).copied().collect();
             draining.iter().for_each(|key| {
                 self.draining.remove(key);
@@ -343,7 +368,7 @@ impl Engine {
             tokio::spawn(async move {
                 let rows = async {
                     let mut rows = store.due(&lanes, &in_hand, room as i64, bytes).await?;
-                    let known: HashSet<Place> = in_hand.iter().copied().chain(rows.iter().map(|row| row.message.place)).collect();
+                    let known: Set<Place> = in_hand.iter().copied().chain(rows.iter().map(|row| row.message.place)).collect();
                     for key in draining {
                         // Up to the first that must wait for something else: what stands behind it stays there.
                         let behind = store.behind(key, 0, BEHIND_ROWS).await?;
@@ -360,12 +385,20 @@ impl Engine {
         if self.ask_new && !self.fetching {
             (self.ask_new, self.fetching) = (false, true);
             let (store, sender) = (self.parts.store.clone(), self.sender.clone());
-            let (reads, per_lane) = self.lanes.reads(room);
+            let (mut reads, per_lane) = self.lanes.reads(room);
+            reads.retain(|read| !self.is_paused(read.feed));
             tokio::spawn(async move {
                 let rows = async { Ok((store.fetch(&reads, per_lane, bytes).await?, store.now_ms().await?)) };
                 let _ = sender.send(Event::Fetched(rows.await));
             });
         }
+    }
+
+    /// Whether a whole feed is paused: its messages stay where they are.
+    fn is_paused(&self, feed: FeedId) -> bool {
+        let pauses = self.parts.pauses.load();
+        let name = || self.feeds.get(&feed).map_or("", |feed| feed.name.as_str());
+        pauses.iter().any(|paused| matches!(&paused.of, Pausable::Feed { feed } if feed == name()))
     }
 
     fn take_new(&mut self, messages: Vec<Message>, now_ms: i64) {
@@ -374,7 +407,7 @@ impl Engine {
         // More may be there: ask until nothing comes.
         self.ask_new |= !messages.is_empty();
         self.found_none = messages.is_empty();
-        let mut busy = std::collections::HashSet::new();
+        let mut busy = Set::default();
         for message in messages {
             let place = message.place;
             let Some(lane) = self.lanes.get(place.feed, place.lane) else { continue };
@@ -393,7 +426,9 @@ impl Engine {
             lane.read = place.n;
             lane.open.insert(place.n, Open::Running(seq));
             let feed = self.feeds[&place.feed].clone();
-            let run = Run::new(seq, message, feed, 0, None, now_ms);
+            let mut run = Run::new(seq, message, feed, 0, None, now_ms);
+            run.ordered = self.desk.ordered(&place);
+            self.desk.took(&run.key());
             self.admit(run, false);
         }
         if !busy.is_empty() {
@@ -429,7 +464,7 @@ impl Engine {
         }
     }
 
-    fn admit(&mut self, run: Run, head: bool) {
+    pub(super) fn admit(&mut self, run: InHand, head: bool) {
         let (seq, key) = (run.seq, run.key());
         self.bytes += run.message.size();
         self.runs.insert(seq, run);

@@ -4,16 +4,19 @@ use std::sync::Arc;
 
 use super::engine::{Engine, Event};
 use super::judge::{self, Said};
-use super::run::{Feed, Seq};
+use super::run::{Feed, Run, Seq};
 use crate::message::{Message, Status};
 use crate::plugin::{Context, Outcome, Verdict, Wait};
 use crate::registry::{Active, Snapshot};
 use crate::runtime::{Instances, Trouble};
+use crate::store::{self, Pausable, Paused};
 
 /// Messages that one CPU task runs.
 const TASK_MESSAGES: usize = 64;
 /// Messages of one key that are run ahead in one CPU task.
 const AHEAD: usize = 32;
+/// How soon a message of a paused table is looked at again, should its resume be missed, in milliseconds.
+const PAUSED_MS: u64 = 60_000;
 /// The code of a message that was taken along in a CPU task but not run.
 const NOT_RUN: &str = "not-run";
 
@@ -55,6 +58,12 @@ impl Engine {
         for seq in line {
             let Some(run) = self.runs.get_mut(&seq) else { break };
             let ahead = seq != head;
+            if !ahead && run.ordered.is_some() {
+                if !run.running {
+                    self.finish_ordered(seq);
+                }
+                break;
+            }
             if run.running || run.open > 0 || (ahead && (run.rounds > 0 || run.judged.is_some())) {
                 break;
             }
@@ -70,6 +79,15 @@ impl Engine {
                     break;
                 }
                 self.activate(seq, snapshot);
+            }
+            if ahead && self.is_paced(seq) {
+                break;
+            }
+            if let Some(said) = self.not_yet(seq) {
+                if !ahead {
+                    self.finish(seq, said);
+                }
+                break;
             }
             let run = self.runs.get_mut(&seq).expect("it was there");
             if ahead && run.active.as_ref().is_some_and(|active| self.asking.contains(&active.activation)) {
@@ -111,6 +129,37 @@ impl Engine {
         Some(None)
     }
 
+    /// Whether the messages of its key keep a distance in time.
+    fn is_paced(&self, seq: Seq) -> bool {
+        let run = &self.runs[&seq];
+        run.feed.min_key_interval_ms(&run.message.table) > 0
+    }
+
+    /// Why a message may not run now although its turn has come: its table is paused, or its key ended a moment ago.
+    fn not_yet(&self, seq: Seq) -> Option<Said> {
+        let run = &self.runs[&seq];
+        // What has begun goes on.
+        if run.rounds > 0 || run.conflicts > 0 {
+            return None;
+        }
+        let table = &*run.message.table;
+        let pauses = self.parts.pauses.load();
+        let of = |paused: &&Paused| matches!(&paused.of, Pausable::Table { feed, table: name } if *feed == run.feed.name && name == table);
+        if let Some(paused) = pauses.iter().find(of) {
+            let Paused { by, why, .. } = paused;
+            let resume = format!("`tolk resume --feed {} --table {table}`", run.feed.name);
+            let reason = format!("{by} paused the table: {why}; {resume}");
+            return Some(Said::Parked { code: store::actions::PAUSED, reason, after_ms: PAUSED_MS });
+        }
+        let interval = run.feed.min_key_interval_ms(table);
+        if interval == 0 {
+            return None;
+        }
+        let after_ms = self.pace.wait_ms(&run.key(), interval, self.now_ms)?;
+        let reason = format!("its key ended less than min_key_interval_ms = {interval} ago");
+        Some(Said::Parked { code: "paced", reason, after_ms })
+    }
+
     fn want_translator(&mut self, seq: Seq) {
         let run = self.runs.get_mut(&seq).expect("it was there");
         let (feed, table) = (&run.feed.name, &run.message.table);
@@ -119,6 +168,13 @@ impl Engine {
             format!("no plugin is active for feed \"{feed}\" table \"{table}\"; `tolk activate PLUGIN --feed {feed} --table {table}`");
         let wait = Wait { code: judge::NO_TRANSLATOR.to_owned(), reason, on, timeout_ms: None };
         self.conclude(seq, Outcome::Waiting(wait));
+    }
+
+    /// Gives a message the plugin it was told to run with, in place of the active one.
+    pub(super) fn pin(&mut self, run: &mut Run, active: Arc<Active>) {
+        run.revision = self.parts.registry.snapshot().revision;
+        run.active = Some(active);
+        *self.revisions.entry(run.revision).or_default() += 1;
     }
 
     fn activate(&mut self, seq: Seq, snapshot: &Snapshot) {
@@ -195,7 +251,7 @@ impl Engine {
         }
     }
 
-    fn is_first(&self, seq: Seq) -> bool {
+    pub(super) fn is_first(&self, seq: Seq) -> bool {
         let key = self.runs[&seq].key();
         self.lanes.line(&key).and_then(|chain| chain.line.front()) == Some(&seq)
     }

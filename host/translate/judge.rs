@@ -2,12 +2,14 @@
 
 use bytes::Bytes;
 
-use super::run::{Finished, Run};
+use super::actions::Ordered;
+use super::revisit::Published;
+use super::run::{Feed, Finished, InHand, Run};
 use crate::feed::{KeepAnswers, Policy};
 use crate::message::Status;
 use crate::plugin::{Binding, Cause, Fault, Outcome, Reply, Request, Wait};
 use crate::registry::TRANSLATORS;
-use crate::store::{End, Settled, WorkRow};
+use crate::store::{ActionKind, End, Settled, WorkRow};
 
 /// The code of a message whose table has no plugin.
 pub const NO_TRANSLATOR: &str = "no-translator";
@@ -27,6 +29,8 @@ pub enum Said {
     Prejudged { status: Status, code: String, reason: String },
     /// An earlier message of its key is not done.
     Behind,
+    /// An operator asked for it.
+    Ordered(Ordered),
 }
 
 /// The entries that tell whether a table of a feed has a plugin: of its own, or the feed's for every table.
@@ -63,7 +67,7 @@ pub fn host_reads(run: &Run, outcome: &Outcome) -> Vec<Request> {
 }
 
 /// The settled form of an attempt.
-pub fn judge(run: Run, said: Said) -> Finished {
+pub fn judge(mut run: InHand, said: Said) -> Finished {
     let said = match said {
         Said::Outcome(outcome) => match id_conflict(&run, &outcome) {
             Some(reason) => Said::Outcome(Outcome::Rejected(Fault { code: "id-conflict".to_owned(), message: reason, ..Fault::default() })),
@@ -72,7 +76,10 @@ pub fn judge(run: Run, said: Said) -> Finished {
         said => said,
     };
     let mut settled = blank(&run);
+    run.revisit = revisit(&run, &said);
     fill(&run, said, &mut settled);
+    let handled = settled.work.is_none() && settled.end.as_ref().is_none_or(|end| end.status == Status::Handled);
+    settled.drops_older = handled && run.feed.policy(&run.message.table) == Policy::NewestWins;
     settled.answers = kept_answers(&run, &settled);
     let blocks = settled.work.as_ref().is_some_and(|row| row.blocks);
     Finished { run, settled, blocks }
@@ -96,11 +103,14 @@ fn blank(run: &Run) -> Settled {
 fn fill(run: &Run, said: Said, settled: &mut Settled) {
     match said {
         Said::Outcome(Outcome::Translated(translation)) => {
-            settled.outputs = translation.outputs;
+            settled.outputs = match run.errand.as_ref().and_then(|errand| errand.published.as_ref()) {
+                Some(published) => published.changed(translation.outputs),
+                None => translation.outputs,
+            };
             settled.writes = translation.writes;
             settled.bindings = with_derived(run, translation.bindings);
             // Simply handled at its first attempt: the range says it all.
-            if run.row.is_some() || translation.note.is_some() {
+            if !run.is_new() || translation.note.is_some() {
                 settled.end = Some(end(run, Status::Handled, String::new(), translation.note.unwrap_or_default()));
             }
         }
@@ -123,8 +133,13 @@ fn fill(run: &Run, said: Said, settled: &mut Settled) {
             let due = run.context.now_ms.saturating_add_unsigned(after_ms);
             settled.work = Some(WorkRow { due_ms: Some(due), cause: Cause::Retry, ..row(run, Status::Retry, code.to_owned(), reason) });
         }
-        Said::Trouble { code, reason } => settled.work = Some(failed(run, code, reason)),
+        Said::Trouble { code, reason } => settled.work = Some(trouble(run, code, reason)),
         Said::Prejudged { status, code, reason } => settled.end = Some(end(run, status, code, reason)),
+        Said::Ordered(Ordered { kind, why, .. }) => match kind {
+            ActionKind::Stop => settled.work = Some(row(run, Status::Stopped, "stopped".to_owned(), why)),
+            ActionKind::Ignore => settled.end = Some(end(run, Status::Ignored, "operator".to_owned(), why)),
+            _ => settled.end = Some(end(run, Status::Finished, "operator".to_owned(), why)),
+        },
         Said::Behind => {
             let reason = "an earlier message of its key is not done".to_owned();
             settled.work = Some(WorkRow { cause: run.context.cause, ..row(run, Status::Behind, "behind".to_owned(), reason) });
@@ -142,11 +157,7 @@ fn with_derived(run: &Run, bindings: Vec<Binding>) -> Vec<Binding> {
 
 /// A row that blocks its key as the policy says, with what the message brought along.
 fn row(run: &Run, status: Status, code: String, reason: String) -> WorkRow {
-    let blocks = match run.feed.policy(&run.message.table) {
-        Policy::Strict => true,
-        Policy::Skip => !matches!(status, Status::Failed | Status::Stopped),
-        Policy::NewestWins => false,
-    };
+    let blocks = blocks(&run.feed, &run.message.table, status);
     WorkRow {
         place: run.message.place,
         run: run.run,
@@ -160,25 +171,52 @@ fn row(run: &Run, status: Status, code: String, reason: String) -> WorkRow {
         code,
         reason,
         activation: run.active.as_ref().map(|active| active.activation),
-        pinned: run.row.as_ref().and_then(|row| row.pinned),
+        pinned: run.pinned,
         waits: Vec::new(),
     }
 }
 
-fn failed(run: &Run, code: String, reason: String) -> WorkRow {
-    row(run, Status::Failed, code, reason)
+/// Whether a row of this status holds back later messages of its key.
+pub fn blocks(feed: &Feed, table: &str, status: Status) -> bool {
+    match feed.policy(table) {
+        Policy::Strict => true,
+        Policy::Skip => !matches!(status, Status::Failed | Status::Stopped),
+        Policy::NewestWins => false,
+    }
 }
 
+/// When a translated message asks to be run again, and what it has published by then.
+fn revisit(run: &Run, said: &Said) -> Option<(i64, String)> {
+    let Said::Outcome(Outcome::Translated(translation)) = said else { return None };
+    let at = translation.revisit_at_ms?;
+    Some((at, Published::of(run.run, &translation.outputs).text()))
+}
+
+/// A row of a message that a person must decide on; tried again by itself after the feed's quarantine, where it has one.
+fn failed(run: &Run, code: String, reason: String) -> WorkRow {
+    let quarantine = run.feed.config.retry.quarantine_ms;
+    let due_ms = quarantine.map(|after| run.context.now_ms.saturating_add_unsigned(after));
+    WorkRow { due_ms, cause: Cause::Retry, ..row(run, Status::Failed, code, reason) }
+}
+
+/// A row that is tried again; by the class of its code, where the feed has one.
 fn retry(run: &Run, code: String, reason: String, after_ms: Option<u64>) -> WorkRow {
     let config = &run.feed.config.retry;
+    let class = config.classes.get(&code);
     let attempts = run.attempts() + 1;
-    if attempts.cast_unsigned() >= config.attempts_max {
+    if attempts.cast_unsigned() >= class.and_then(|class| class.attempts_max).unwrap_or(config.attempts_max) {
         return WorkRow { attempts, ..failed(run, code, reason) };
     }
-    let step = usize::try_from(attempts - 1).unwrap_or(0).min(config.backoff_ms.len().saturating_sub(1));
-    let after = after_ms.or_else(|| config.backoff_ms.get(step).copied()).unwrap_or(1_000);
+    let backoff_ms = class.and_then(|class| class.backoff_ms.as_ref()).unwrap_or(&config.backoff_ms);
+    let step = usize::try_from(attempts - 1).unwrap_or(0).min(backoff_ms.len().saturating_sub(1));
+    let after = after_ms.or_else(|| backoff_ms.get(step).copied()).unwrap_or(1_000);
     let due = run.context.now_ms.saturating_add_unsigned(after);
     WorkRow { attempts, due_ms: Some(due), cause: Cause::Retry, ..row(run, Status::Retry, code, reason) }
+}
+
+/// A plugin or call at fault fails at once, unless the feed says that its class is tried again.
+fn trouble(run: &Run, code: String, reason: String) -> WorkRow {
+    if run.feed.config.retry.classes.contains_key(&code) { retry(run, code, reason, None) } else { failed(run, code, reason) }
 }
 
 fn waiting(run: &Run, wait: Wait) -> WorkRow {

@@ -3,9 +3,16 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
+use foldhash::fast::RandomState;
+
 use super::run::Seq;
 use crate::message::{FeedId, Place};
 use crate::store::{BlockedKey, LaneLease, LaneRead};
+
+/// A map whose keys nobody outside can choose: numbers of ours, and hashes. Every message in hand goes through several of them.
+pub type Map<K, V> = HashMap<K, V, RandomState>;
+/// A set of such keys.
+pub type Set<K> = HashSet<K, RandomState>;
 
 /// A lane in hand.
 pub struct Lane {
@@ -40,10 +47,10 @@ pub struct Chain {
 /// All lanes.
 #[derive(Default)]
 pub struct Lanes {
-    lanes: HashMap<(FeedId, i32), Lane>,
-    chains: HashMap<BlockedKey, Chain>,
-    blocked: HashSet<BlockedKey>,
-    in_work: HashMap<Place, Seq>,
+    lanes: Map<(FeedId, i32), Lane>,
+    chains: Map<BlockedKey, Chain>,
+    blocked: Set<BlockedKey>,
+    in_work: Map<Place, Seq>,
     busy: usize,
     first: usize,
 }
@@ -90,7 +97,7 @@ impl Lanes {
     }
 
     /// The epochs of all lanes.
-    pub fn epochs(&self) -> HashMap<(FeedId, i32), i64> {
+    pub fn epochs(&self) -> Map<(FeedId, i32), i64> {
         self.lanes.iter().map(|(name, lane)| (*name, lane.epoch)).collect()
     }
 
@@ -162,6 +169,16 @@ impl Lanes {
         next
     }
 
+    /// Takes one message out of its key's line, wherever it stands.
+    pub fn remove(&mut self, key: &BlockedKey, seq: Seq) {
+        if let Some(chain) = self.chains.get_mut(key) {
+            chain.line.retain(|other| *other != seq);
+            if chain.line.is_empty() && !chain.more_behind {
+                self.chains.remove(key);
+            }
+        }
+    }
+
     /// Takes the whole line of a key.
     pub fn drain(&mut self, key: &BlockedKey) -> Vec<Seq> {
         self.chains.remove(key).map(|chain| chain.line.into()).unwrap_or_default()
@@ -187,6 +204,11 @@ impl Lanes {
     /// It is no longer.
     pub fn release(&mut self, place: &Place) {
         self.in_work.remove(place);
+    }
+
+    /// The number of a message in hand that is not above its lane's cursor.
+    pub fn held(&self, place: &Place) -> Option<Seq> {
+        self.in_work.get(place).copied()
     }
 
     /// Whether a message with a row in `work` is in hand.

@@ -8,6 +8,7 @@ use crate::plugin::{Answer, Binding, Cause, Context, Outcome, Request};
 use crate::registry::Active;
 use crate::store::{BlockedKey, Settled, WorkRow};
 
+use super::actions::{Errand, Ordered};
 use super::overlay::{Cell, Seen};
 
 /// The number of a message in hand; new for each attempt, so that late answers find nobody.
@@ -31,11 +32,19 @@ impl Feed {
         jiff::Timestamp::from_millisecond(now_ms).map_or(0, |at| self.zone.to_offset(at).seconds())
     }
 
+    /// The least time between two ends of a key of a table, in milliseconds; 0: none.
+    pub fn min_key_interval_ms(&self, table: &str) -> u64 {
+        self.config.tables.get(table).and_then(|table| table.min_key_interval_ms).unwrap_or(self.config.min_key_interval_ms)
+    }
+
     /// The policy for a table.
     pub fn policy(&self, table: &str) -> feed::Policy {
         self.config.tables.get(table).and_then(|table| table.policy).unwrap_or(self.config.policy)
     }
 }
+
+/// A message in hand on its way through many hands: on the heap, so that it is not copied each time.
+pub type InHand = Box<Run>;
 
 /// A message in hand.
 pub struct Run {
@@ -77,13 +86,24 @@ pub struct Run {
     pub running: bool,
     /// What its writes hang on.
     pub cell: Cell,
+    /// What an operator asked of it while it is in hand.
+    pub ordered: Option<Ordered>,
+    /// The action it carries out, where it is a done message that runs again.
+    pub errand: Option<Errand>,
+    /// The activation it was told to run with.
+    pub pinned: Option<i64>,
+    /// What it asked to be run again for: the time, and the fingerprints of what it published.
+    pub revisit: Option<(i64, String)>,
+    /// Whether it is no run at all: only its row is changed.
+    pub aside: bool,
 }
 
 impl Run {
     /// A fresh attempt of a message.
-    pub fn new(seq: Seq, message: Message, feed: Arc<Feed>, run: i32, row: Option<WorkRow>, now_ms: i64) -> Self {
+    pub fn new(seq: Seq, message: Message, feed: Arc<Feed>, run: i32, row: Option<WorkRow>, now_ms: i64) -> InHand {
         let context = context(&feed, row.as_ref(), now_ms);
-        Self {
+        let pinned = row.as_ref().and_then(|row| row.pinned);
+        Box::new(Self {
             seq,
             message: Arc::new(message),
             feed,
@@ -103,7 +123,17 @@ impl Run {
             conflicts: 0,
             running: false,
             cell: Cell::default(),
-        }
+            ordered: None,
+            errand: None,
+            pinned,
+            revisit: None,
+            aside: false,
+        })
+    }
+
+    /// Whether it is a row above its lane's cursor, without one in `work`.
+    pub fn is_new(&self) -> bool {
+        self.row.is_none() && self.run == 0 && !self.aside
     }
 
     /// Its ordering key.
@@ -128,6 +158,7 @@ impl Run {
         self.open = 0;
         self.judged = None;
         self.stale = false;
+        self.revisit = None;
         self.running = false;
         self.conflicts += 1;
         self.cell = Cell::default();
@@ -155,7 +186,7 @@ fn context(feed: &Feed, row: Option<&WorkRow>, now_ms: i64) -> Context {
 /// A message that is done with for now, on its way into a settlement.
 pub struct Finished {
     /// The message in hand, kept in case it must run again.
-    pub run: Run,
+    pub run: InHand,
     /// What is to be settled (its reads are filled in when the settlement is built).
     pub settled: Settled,
     /// Whether later messages of its key are held back.

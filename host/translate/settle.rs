@@ -9,19 +9,28 @@ use super::engine::{Engine, Event};
 use super::judge;
 use super::lanes::Open;
 use super::overlay::Fate;
-use super::run::{Finished, Run, Seq};
+use super::run::{Finished, InHand, Run, Seq};
 use crate::message::{FeedId, Place, Status};
-use crate::store::{self, BlockedKey, End, LaneStep, Range, Read, Settled, Settlement, Store, Verdict, WorkRow};
+use crate::store::{self, Applied, BlockedKey, End, LaneStep, NewRevisit, Range, Read, Settled, Settlement, Store, Verdict, WorkRow};
 
 /// A settlement under way.
 pub(super) struct Settling {
     /// The messages, in the order of `Settlement::settled`.
-    runs: Vec<Run>,
+    runs: Vec<InHand>,
     /// Messages in hand that get a row in `work` because the cursor passes them; they stand after `runs` in `settled`. Named by place: one that
     /// runs again meanwhile has another number.
     running: Vec<Place>,
     /// Rows of its messages were due before it came back: they are asked for again then.
     met_due: bool,
+    /// Results of actions without a message of their own.
+    applied: Vec<(Applied, Place)>,
+}
+
+impl Settling {
+    /// The messages whose settlement is under way.
+    pub(super) fn runs(&self) -> &[InHand] {
+        &self.runs
+    }
 }
 
 impl Engine {
@@ -35,7 +44,7 @@ impl Engine {
 
     /// Starts a settlement when there is reason to: time, number, or nothing else to wait for.
     pub(super) fn settle_if_due(&mut self) {
-        if self.settling.is_some() || self.finished.is_empty() {
+        if self.settling.is_some() || (self.finished.is_empty() && self.desk.applied.is_empty()) {
             return;
         }
         let waited = self.first_finished.is_some_and(|since| since.elapsed() >= self.parts.settle_every);
@@ -48,7 +57,8 @@ impl Engine {
     fn start_settlement(&mut self) {
         let finished = self.take_settleable();
         self.first_finished = (!self.finished.is_empty()).then(Instant::now);
-        if finished.is_empty() {
+        let applied = std::mem::take(&mut self.desk.applied);
+        if finished.is_empty() && applied.is_empty() {
             return;
         }
         let (mut settled, mut runs) = (Vec::new(), Vec::new());
@@ -57,7 +67,11 @@ impl Engine {
             settled.push(one);
             runs.push(run);
         }
-        let lanes = self.steps(&settled);
+        let lanes = self.steps(&settled, &applied);
+        let mut actions = Self::applied(&runs, &settled);
+        actions.extend(applied.iter().map(|(applied, _)| *applied));
+        let revisit = |run: &InHand| run.revisit.clone().map(|(due_ms, detail)| NewRevisit { place: run.message.place, due_ms, detail });
+        let revisits = runs.iter().filter_map(revisit).collect();
         let running = self.passed(&lanes);
         let ranges = ranges(&mut settled, &runs, &lanes);
         settled.extend(running.iter().map(|seq| judge::running(&self.runs[seq])));
@@ -65,8 +79,8 @@ impl Engine {
         let lanes = lanes.into_iter().map(|(_, step)| step).collect();
         self.next_batch += 1;
         let batch = (i64::from(self.parts.host.number) << 32) | i64::from(self.next_batch);
-        let settlement = Box::new(Settlement { lanes, settled, ranges, ..Settlement::default() });
-        self.settling = Some(Settling { runs, running, met_due: false });
+        let settlement = Box::new(Settlement { lanes, settled, ranges, actions, revisits });
+        self.settling = Some(Settling { runs, running, met_due: false, applied });
         let (store, sender, host) = (self.parts.store.clone(), self.sender.clone(), self.parts.host.clone());
         tokio::spawn(async move {
             let result = settle(&store, &host, batch, &settlement).await;
@@ -91,13 +105,11 @@ impl Engine {
         if limits.values().all(Option::is_none) {
             return std::mem::take(&mut self.finished);
         }
-        let stays = |done: &Finished| {
+        let goes = |done: &mut Finished| {
             let Place { feed, lane, n } = done.settled.place;
-            !done.settled.had_work && limits[&(feed, lane)].is_some_and(|limit| n > limit)
+            done.settled.had_work || limits[&(feed, lane)].is_none_or(|limit| n < limit)
         };
-        let (kept, taken) = std::mem::take(&mut self.finished).into_iter().partition(stays);
-        self.finished = kept;
-        taken
+        self.finished.extract_if(.., goes).collect()
     }
 
     /// Whether a message will be done in a moment, as far as one can tell: neither it nor the head of its key has asked for anything.
@@ -109,8 +121,9 @@ impl Engine {
     }
 
     /// The lanes touched, each with its cursor before and its step.
-    fn steps(&mut self, settled: &[Settled]) -> Vec<(i64, LaneStep)> {
-        let mut highest: BTreeMap<(FeedId, i32), i64> = BTreeMap::new();
+    fn steps(&mut self, settled: &[Settled], applied: &[(Applied, Place)]) -> Vec<(i64, LaneStep)> {
+        let lane = |(_, place): &(Applied, Place)| ((place.feed, place.lane), 0);
+        let mut highest: BTreeMap<(FeedId, i32), i64> = applied.iter().map(lane).collect();
         for one in settled {
             let end = highest.entry((one.place.feed, one.place.lane)).or_insert(0);
             if !one.had_work {
@@ -167,6 +180,7 @@ impl Engine {
 
     /// Puts the messages of a settlement that did not happen back in front of what finished since.
     fn restore(&mut self, settlement: Settlement, settling: Settling) {
+        self.desk.applied.splice(0..0, settling.applied);
         let mut finished: Vec<Finished> = settlement
             .settled
             .into_iter()
@@ -187,11 +201,15 @@ impl Engine {
     pub(super) fn rerun(&mut self, stale: &HashSet<(Place, i32)>) {
         // Keys with a dropped message, and whether the first of them was a new row: then all of its line was in hand.
         let mut dirty: HashMap<BlockedKey, bool> = HashMap::new();
-        let mut back: HashMap<BlockedKey, Vec<Run>> = HashMap::new();
+        let mut back: HashMap<BlockedKey, Vec<InHand>> = HashMap::new();
         let mut kept = Vec::new();
         for done in std::mem::take(&mut self.finished) {
             let key = done.run.key();
             let hit = stale.contains(&(done.settled.place, done.settled.run));
+            if done.run.aside {
+                kept.push(done);
+                continue;
+            }
             let read_dropped = done.run.seen.iter().flat_map(|seen| &seen.cells).any(|cell| cell.fate() == Fate::Dropped);
             let behind = done.settled.work.as_ref().is_some_and(|row| row.status == Status::Behind);
             let follows = dirty.get(&key).is_some_and(|whole_line| *whole_line || !behind);
@@ -214,7 +232,7 @@ impl Engine {
     }
 
     /// Puts messages back at the front of their key's line, to run again.
-    fn put_back(&mut self, key: BlockedKey, runs: Vec<Run>) {
+    fn put_back(&mut self, key: BlockedKey, runs: Vec<InHand>) {
         // One that has a row in the store may have others behind it there.
         let in_store = runs.iter().any(|run| run.row.is_some());
         let mut seqs = Vec::new();
@@ -224,7 +242,7 @@ impl Engine {
             let place = run.message.place;
             run.again(seq);
             self.parts.counts.conflicts.fetch_add(1, Ordering::Relaxed);
-            if run.row.is_some() {
+            if !run.is_new() {
                 self.lanes.hold(place, seq);
             } else if let Some(lane) = self.lanes.get(place.feed, place.lane) {
                 lane.open.insert(place.n, Open::Running(seq));
@@ -240,7 +258,9 @@ impl Engine {
     }
 
     fn committed(&mut self, settlement: Settlement, settling: Settling, number: i64, still: HashSet<BlockedKey>, woken: usize) {
-        let Settling { runs, running, met_due } = settling;
+        let Settling { runs, running, met_due, .. } = settling;
+        settlement.actions.iter().for_each(|applied| self.desk.done(applied.id));
+        self.ask_due |= !settlement.actions.is_empty();
         self.parts.counts.settlements.fetch_add(1, Ordering::Relaxed);
         self.parts.counts.messages.fetch_add(runs.len() as u64, Ordering::Relaxed);
         // Versions tell settlements apart, not the writes within one: who saw a write of this settlement that a later one of it replaced must
@@ -262,12 +282,18 @@ impl Engine {
                 lane.open = lane.open.split_off(&(step.cursor + 1));
             }
         }
+        for one in settlement.settled.iter().filter(|one| one.drops_older) {
+            self.drop_older(one);
+        }
         for (run, one) in runs.into_iter().zip(settlement.settled) {
             self.overlay.remove(&one.writes, &one.bindings, &run.cell);
             self.lanes.release(&one.place);
             let key = run.key();
             match &one.work {
                 Some(row) if row.blocks => self.lanes.set_blocked(key, true),
+                Some(_) if one.had_work => {
+                    released.insert(key);
+                }
                 Some(_) => {}
                 None if one.had_work => {
                     released.insert(key);
@@ -299,6 +325,32 @@ impl Engine {
         self.parts.settled.send_replace(number);
     }
 
+    /// Newest wins: older messages of the key left `work` with this settlement; those of them in hand are let go.
+    fn drop_older(&mut self, newer: &Settled) {
+        let key = BlockedKey { feed: newer.place.feed, lane: newer.place.lane, key_hash: newer.key_hash };
+        let older = |run: &InHand| run.key() == key && run.message.place.n < newer.place.n && run.row.is_some() && run.run <= newer.run;
+        let line = self.lanes.line(&key).into_iter().flat_map(|chain| chain.line.iter().copied());
+        let gone: Vec<Seq> = line.filter(|seq| self.runs.get(seq).is_some_and(older)).collect();
+        for seq in gone {
+            let run = self.runs.remove(&seq).expect("it was just found");
+            self.lanes.release(&run.message.place);
+            let was_first = self.lanes.line(&key).is_some_and(|chain| chain.line.front() == Some(&seq));
+            self.lanes.remove(&key, seq);
+            self.forget(&run);
+            if was_first && let Some(next) = self.lanes.line(&key).and_then(|chain| chain.line.front().copied()) {
+                self.advance(next);
+            }
+        }
+        let (gone, kept) = std::mem::take(&mut self.finished).into_iter().partition::<Vec<_>, _>(|done| older(&done.run));
+        self.finished = kept;
+        for done in gone {
+            self.overlay.remove(&done.settled.writes, &done.settled.bindings, &done.run.cell);
+            done.run.cell.drop_writes();
+            self.lanes.release(&done.settled.place);
+            self.forget(&done.run);
+        }
+    }
+
     /// A message that the cursor has passed has a row in `work` now, be it still running or finished meanwhile.
     fn now_in_work(&mut self, place: Place, row: Option<WorkRow>) {
         let open = self.lanes.get(place.feed, place.lane).and_then(|lane| lane.open.get(&place.n).copied());
@@ -328,7 +380,8 @@ impl Engine {
     fn free(&mut self, key: BlockedKey) {
         let (mut behind, mut kept) = (Vec::new(), Vec::new());
         for done in std::mem::take(&mut self.finished) {
-            let stands = done.run.key() == key && done.settled.work.as_ref().is_some_and(|row| row.status == Status::Behind);
+            let stands =
+                done.run.key() == key && !done.run.aside && done.settled.work.as_ref().is_some_and(|row| row.status == Status::Behind);
             if stands { behind.push(done.run) } else { kept.push(done) }
         }
         self.finished = kept;
@@ -394,7 +447,7 @@ fn reads(run: &Run) -> Vec<Read> {
 }
 
 /// Provenance of the stretches that the cursors pass. A message whose plugin differs from its stretch's gets an outcome row of its own.
-fn ranges(settled: &mut [Settled], runs: &[Run], lanes: &[(i64, LaneStep)]) -> Vec<Range> {
+fn ranges(settled: &mut [Settled], runs: &[InHand], lanes: &[(i64, LaneStep)]) -> Vec<Range> {
     let mut order: Vec<usize> = (0..settled.len()).filter(|i| !settled[*i].had_work).collect();
     order.sort_unstable_by_key(|i| settled[*i].place);
     let mut ranges: Vec<Range> = Vec::new();

@@ -78,6 +78,8 @@ impl World {
             settle_messages_max: config.host.settle_messages_max,
             settle_every: Duration::ZERO,
             memory_bytes_max: config.host.memory_bytes_max,
+            actions_every: Duration::ZERO,
+            pauses: Arc::default(),
             settled: watch::channel(0).0,
             counts: Arc::default(),
         });
@@ -188,7 +190,7 @@ impl World {
         for (target, config) in &self.config.targets {
             let topic = match config {
                 tolk::sink::Config::Kafka { topic, .. } => topic.clone(),
-                tolk::sink::Config::File { path } => path.display().to_string(),
+                tolk::sink::Config::File { path, .. } => path.display().to_string(),
             };
             let from = OutputCursor { settlement: 0, index: -1 };
             let (rows, _) = self.store.outputs(target, from, ROWS_MAX, i64::MAX).await?;

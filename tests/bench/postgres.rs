@@ -15,9 +15,10 @@ use crate::report::{Need, Pair, Report, fastest, note, rate};
 use crate::single;
 
 /// Messages of one turn.
-const MESSAGES: usize = 40_000;
-/// Turns; an odd number has a median.
+const MESSAGES: usize = 160_000;
+/// Turns, fewer for the rows that nothing is asked of; an odd number has a median.
 const ROUNDS: usize = 5;
+const ROUNDS_FEW: usize = 3;
 /// Ordering keys of an ordinary turn, and of one with hot keys.
 const KEYS: usize = 10_000;
 const HOT_KEYS: usize = 50;
@@ -162,13 +163,17 @@ pub async fn measure(guest: &Guest, url: &str, suffix: &str, report: &mut Report
     flow(&input, hot.as_ref(), suffix, report).await;
 }
 
+fn rounds(suffix: &str) -> usize {
+    if suffix.is_empty() { ROUNDS } else { ROUNDS_FEW }
+}
+
 async fn ingest(input: &Input<'_>, suffix: &str, report: &mut Report) {
     note(&format!("ingest{suffix}"));
     let mut rows = Rows { inbox: Vec::new(), outputs: Vec::new() };
     input.ingest(Some(&mut rows)).await;
     input.raw(&rows, Variant::ALL[0]).await;
     let (mut ours, mut raws) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds(suffix) {
         ours.push(input.ingest(None).await);
         raws.push(input.all_raw(&rows).await);
     }
@@ -180,7 +185,7 @@ async fn flow(input: &Input<'_>, hot: Option<&Input<'_>>, suffix: &str, report: 
     let mut rows = Rows { inbox: Vec::new(), outputs: Vec::new() };
     input.flow(Some(&mut rows)).await;
     let (mut ours, mut raws, mut singles, mut hots) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds(suffix) {
         ours.push(input.flow(None).await);
         raws.push(input.all_raw(&rows).await);
         if let Some(hot) = hot {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::Value;
@@ -16,7 +17,9 @@ use tolk::message::{Captured, FeedId, Status};
 use tolk::plugin::{Call, Digest, Limits, Response};
 use tolk::registry::{self, Registry};
 use tolk::runtime::{self, Runtime};
-use tolk::store::{self, Activation, Advance, Appended, Clock, Filter, Host, LaneLease, MessageStatus, OutputCursor, Store, Wanted};
+use tolk::store::{
+    self, Activation, Advance, Appended, Clock, Filter, Host, LaneLease, MessageStatus, OutputCursor, Paused, Store, Wanted,
+};
 use tolk::translate::engine::{Counts, Engine, Intake, Parts};
 use tolk::translate::run::Feed;
 use uuid::Uuid;
@@ -64,6 +67,7 @@ pub struct TestHost {
     pub counts: Arc<Counts>,
     pub engine: Engine,
     pub registry: Arc<Registry>,
+    pub pauses: Arc<ArcSwap<Vec<Paused>>>,
     pub host: Host,
     feed: Arc<Feed>,
     feed_epoch: i64,
@@ -99,11 +103,11 @@ impl TestHost {
         let feed = Arc::new(Feed { id: ids[0].0, name: "f".to_owned(), config, zone });
         let registry = Arc::new(Registry::open(store.clone(), RUNTIME.clone(), BTreeMap::<String, Limits>::new()).await.unwrap());
         let host = store.join("test", 60_000).await.unwrap();
-        let (stub, counts) = (Arc::new(Stub::default()), Arc::new(Counts::default()));
-        let mut engine = engine(&store, &registry, &stub, &counts, &feed, &host).await;
+        let (stub, counts, pauses) = (Arc::new(Stub::default()), Arc::new(Counts::default()), Arc::<ArcSwap<Vec<Paused>>>::default());
+        let mut engine = engine(&store, &registry, &stub, &counts, &pauses, &feed, &host).await;
         let (feed_epoch, lanes) = claim(&*store, &host, feed.id).await;
         engine.own(&lanes).await.unwrap();
-        Self { store, clock, stub, counts, engine, registry, host, feed, feed_epoch, router, next_offset: 0, _folder: None }
+        Self { store, clock, stub, counts, engine, registry, pauses, host, feed, feed_epoch, router, next_offset: 0, _folder: None }
     }
 
     /// Pushes the scripted plugin and makes it active for every table, with a config.
@@ -196,7 +200,7 @@ impl TestHost {
         // The file's lock goes with the process; here it goes by leaving.
         self.store.leave(&self.host).await.unwrap();
         self.host = self.store.join("test", 60_000).await.unwrap();
-        self.engine = engine(&self.store, &self.registry, &self.stub, &self.counts, &self.feed, &self.host).await;
+        self.engine = engine(&self.store, &self.registry, &self.stub, &self.counts, &self.pauses, &self.feed, &self.host).await;
         let (feed_epoch, lanes) = claim(&*self.store, &self.host, self.feed.id).await;
         self.feed_epoch = feed_epoch;
         self.engine.own(&lanes).await.unwrap();
@@ -208,6 +212,7 @@ async fn engine(
     registry: &Arc<Registry>,
     stub: &Arc<Stub>,
     counts: &Arc<Counts>,
+    pauses: &Arc<ArcSwap<Vec<Paused>>>,
     feed: &Arc<Feed>,
     host: &Host,
 ) -> Engine {
@@ -222,6 +227,8 @@ async fn engine(
         settle_messages_max: 1_000,
         settle_every: Duration::from_millis(5),
         memory_bytes_max: 64 << 20,
+        actions_every: Duration::from_millis(5),
+        pauses: pauses.clone(),
         settled: watch::Sender::new(0),
         counts: counts.clone(),
     })

@@ -80,7 +80,7 @@ fn wanted(config: &Config, name: &str) -> BTreeSet<(String, String)> {
         _ => None,
     });
     let targets = config.targets.iter().filter_map(|(target, settings)| match settings {
-        sink::Config::Kafka { cluster, topic } if cluster == name => Some((format!("target {target}"), topic.clone())),
+        sink::Config::Kafka { cluster, topic, .. } if cluster == name => Some((format!("target {target}"), topic.clone())),
         _ => None,
     });
     feeds.chain(targets).collect()
@@ -104,7 +104,7 @@ pub(super) fn files(config: &Config, report: &mut Report) {
         }
     }
     for (name, settings) in &config.targets {
-        let sink::Config::File { path } = settings else { continue };
+        let sink::Config::File { path, .. } = settings else { continue };
         let what = format!("target {name}");
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         match std::fs::metadata(folder) {

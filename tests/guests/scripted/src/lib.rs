@@ -95,7 +95,15 @@ impl Scripted {
                 "key": key, "seq": script["seq"], "i": i, "saw": saw, "attempt": ctx.attempt(), "by": self.config,
                 "waited": ctx.waited_ms(), "cause": format!("{:?}", ctx.cause()),
             });
-            translation = translation.output(Output::put("out", key, payload.to_string()));
+            let mut output = Output::put("out", key, payload.to_string());
+            // What "changed" means: what was seen, not when.
+            if script["revisit"].is_u64() {
+                output = output.fingerprint(json!([i, saw]).to_string());
+            }
+            translation = translation.output(output);
+        }
+        if let Some(after) = script["revisit"].as_i64() {
+            translation = translation.revisit_at_ms(ctx.now().ms + after);
         }
         Ok(translation.into())
     }
