@@ -78,7 +78,8 @@ impl World {
             settle_messages_max: config.host.settle_messages_max,
             settle_every: Duration::ZERO,
             memory_bytes_max: config.host.memory_bytes_max,
-            actions_every: Duration::ZERO,
+            // Every piece of work asks once, at its start.
+            actions_every: Duration::from_secs(3_600),
             pauses: Arc::default(),
             settled: watch::channel(0).0,
             counts: Arc::default(),

@@ -227,7 +227,7 @@ async fn engine(
         settle_messages_max: 1_000,
         settle_every: Duration::from_millis(5),
         memory_bytes_max: 64 << 20,
-        actions_every: Duration::from_millis(5),
+        actions_every: Duration::from_secs(3_600),
         pauses: pauses.clone(),
         settled: watch::Sender::new(0),
         counts: counts.clone(),
