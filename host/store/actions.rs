@@ -309,6 +309,18 @@ pub fn superseded_reason(partition: impl std::fmt::Display, offset: impl std::fm
     format!("a newer message of its key was handled: partition {partition}, offset {offset}")
 }
 
+/// How many open actions are read of each lane first: where all lanes have some, reading all of each for a page would be far too much.
+pub(super) fn share(lanes: usize, rows_max: i64) -> i64 {
+    let lanes = i64::try_from(lanes.max(1)).unwrap_or(i64::MAX);
+    rows_max / lanes + i64::from(rows_max % lanes != 0)
+}
+
+/// Whether a page of so many rows, read with such a share, is full, or no lane can have more.
+pub(super) fn is_whole(rows: usize, share: i64, rows_max: i64) -> bool {
+    let rows = i64::try_from(rows).unwrap_or(i64::MAX);
+    rows < share || rows >= rows_max
+}
+
 /// Actions and pauses.
 #[async_trait]
 pub trait Actions {
@@ -316,7 +328,7 @@ pub trait Actions {
     /// given twice are written once.
     async fn command(&self, command: &Command, selection: &Selection) -> Result<i64>;
     /// Actions of these lanes whose time has come and that are not among `known`, by time, then in the order of their messages; at most
-    /// `rows_max`, about `bytes_max`, at least one where there is one.
+    /// `rows_max`, about `bytes_max`, at least one where there is one. A lane with much to do does not keep the others out of the page.
     async fn open_actions(&self, lanes: &[(FeedId, i32)], known: &[i64], rows_max: i64, bytes_max: i64) -> Result<Vec<OpenAction>>;
     /// The actions of a command, or the newest of one message, newest first, at most `rows_max`.
     async fn actions(&self, command: Option<Uuid>, message: Option<Uuid>, rows_max: i64) -> Result<Vec<ActionState>>;

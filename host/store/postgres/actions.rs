@@ -24,17 +24,24 @@ const COMMAND_TIMEOUT: &str = "SET LOCAL statement_timeout = '30min'";
 /// Each chosen message. `picked`: feed, lane, n, key_hash.
 const EACH: &str = "SELECT feed, lane, n, NULL::bigint AS after_n FROM picked";
 /// The newest chosen message of each key. Where the key has no later row at all, only what comes from now on can supersede it, and nobody
-/// need look at what is there.
-const NEWEST_OF_KEY: &str = "SELECT k.feed, k.lane, k.last AS n, CASE WHEN max(x.n) = k.last THEN t.tail END AS after_n
-   FROM (SELECT feed, lane, key_hash, max(n) AS last FROM picked GROUP BY feed, lane, key_hash) k
-   JOIN inbox x ON x.feed = k.feed AND x.lane = k.lane AND x.key_hash = k.key_hash AND x.n >= k.last
-   JOIN lane_tail t ON t.feed = k.feed AND t.lane = k.lane
-   GROUP BY k.feed, k.lane, k.key_hash, k.last, t.tail";
+/// need look at what is there. No join by key: planners take few keys for granted and would walk a lane once for each.
+const NEWEST_OF_KEY: &str = "SELECT k.feed, k.lane, k.last AS n, CASE WHEN k.newest = k.last THEN t.tail END AS after_n
+   FROM (SELECT feed, lane, max(n) AS newest, max(CASE WHEN chosen THEN n END) AS last FROM (
+       SELECT feed, lane, key_hash, n, true AS chosen FROM picked
+       UNION ALL SELECT x.feed, x.lane, x.key_hash, x.n, false
+       FROM (SELECT feed, lane, min(n) AS first FROM picked GROUP BY feed, lane) l
+       JOIN inbox x ON x.feed = l.feed AND x.lane = l.lane AND x.n >= l.first
+     ) u GROUP BY feed, lane, key_hash) k
+   JOIN lane_tail t ON t.feed = k.feed AND t.lane = k.lane WHERE k.last IS NOT NULL";
 /// Every row of a chosen key from the first chosen one on; they run in order, so that none of them supersedes another.
-const ALL_OF_KEY: &str = "SELECT x.feed, x.lane, x.n, t.tail AS after_n
-   FROM (SELECT feed, lane, key_hash, min(n) AS first FROM picked GROUP BY feed, lane, key_hash) k
-   JOIN inbox x ON x.feed = k.feed AND x.lane = k.lane AND x.key_hash = k.key_hash AND x.n >= k.first
-   JOIN lane_tail t ON t.feed = k.feed AND t.lane = k.lane";
+const ALL_OF_KEY: &str = "SELECT k.feed, k.lane, k.n, t.tail AS after_n
+   FROM (SELECT feed, lane, n, chosen, min(CASE WHEN chosen THEN n END) OVER (PARTITION BY feed, lane, key_hash) AS first FROM (
+       SELECT feed, lane, key_hash, n, true AS chosen FROM picked
+       UNION ALL SELECT x.feed, x.lane, x.key_hash, x.n, false
+       FROM (SELECT feed, lane, min(n) AS first FROM picked GROUP BY feed, lane) l
+       JOIN inbox x ON x.feed = l.feed AND x.lane = l.lane AND x.n >= l.first
+     ) u) k
+   JOIN lane_tail t ON t.feed = k.feed AND t.lane = k.lane WHERE NOT k.chosen AND k.n >= k.first";
 /// Leaves out what an operator has closed as `Finished`.
 const NOT_FINISHED: &str = " WHERE EXISTS (SELECT 1 FROM work w WHERE w.feed = t.feed AND w.lane = t.lane AND w.n = t.n)
      OR coalesce((SELECT o.status FROM outcome o WHERE o.feed = t.feed AND o.lane = t.lane AND o.n = t.n ORDER BY o.run DESC LIMIT 1), 1) <> 10";

@@ -32,7 +32,7 @@ impl Postgres {
             "WITH hand AS MATERIALIZED (SELECT * FROM unnest($4::int[], $5::int[], $6::bigint[]) h(feed, lane, n)),
                due AS (SELECT d.* FROM unnest($1::int[], $2::int[]) l(feed, lane) CROSS JOIN LATERAL (
                  SELECT w.feed, w.lane, w.n, w.run, w.due_ms FROM work w
-                 WHERE w.feed = l.feed AND w.lane = l.lane AND w.due_ms <= coalesce($3, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+                 WHERE w.feed = l.feed AND w.lane = l.lane AND w.due_ms <= (SELECT coalesce($3, (extract(epoch FROM clock_timestamp()) * 1000)::bigint))
                    AND NOT EXISTS (SELECT 1 FROM hand h WHERE h.feed = w.feed AND h.lane = w.lane AND h.n = w.n)
                  ORDER BY w.due_ms, w.n LIMIT $7) d ORDER BY d.due_ms, d.feed, d.lane, d.n LIMIT $7),
                sized AS (SELECT d.*, i.size, sum(i.size) OVER (ORDER BY d.due_ms, d.feed, d.lane, d.n, d.run ROWS UNBOUNDED PRECEDING) AS so_far

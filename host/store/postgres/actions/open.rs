@@ -9,6 +9,7 @@ use super::super::{Postgres, Try, columns};
 use super::kind_of;
 use crate::message::FeedId;
 use crate::store::OpenAction;
+use crate::store::actions::{is_whole, share};
 
 /// Where the action's own columns begin: after those of the message and of its row.
 const AFTER: usize = 27;
@@ -17,14 +18,31 @@ const ROW: usize = 16;
 
 impl Postgres {
     pub(super) async fn open_once(&self, lanes: &[(FeedId, i32)], known: &[i64], rows_max: i64, bytes_max: i64) -> Try<Vec<OpenAction>> {
+        let share = share(lanes.len(), rows_max);
+        let found = self.open_of_lanes(lanes, known, share, (rows_max, bytes_max)).await?;
+        let bytes: usize = found.iter().map(|action| action.message.size()).sum();
+        if is_whole(found.len(), share, rows_max) || i64::try_from(bytes).unwrap_or(i64::MAX) >= bytes_max {
+            return Ok(found);
+        }
+        self.open_of_lanes(lanes, known, rows_max, (rows_max, bytes_max)).await
+    }
+
+    /// Of each lane at most `lane_max`.
+    async fn open_of_lanes(
+        &self,
+        lanes: &[(FeedId, i32)],
+        known: &[i64],
+        lane_max: i64,
+        (rows_max, bytes_max): (i64, i64),
+    ) -> Try<Vec<OpenAction>> {
         let (feeds, lanes) = columns(lanes);
         // What superseded an action is looked for only where it would run a message again that is done: the scan goes along the inbox.
         let rows = sqlx::query(concat!(
             "WITH open AS (SELECT o.* FROM unnest($1::int[], $2::int[]) l(feed, lane) CROSS JOIN LATERAL (
                  SELECT a.id, a.feed, a.lane, a.n, a.not_before_ms FROM action a
                  WHERE a.feed = l.feed AND a.lane = l.lane AND a.result IS NULL
-                   AND a.not_before_ms <= coalesce($3, (extract(epoch FROM clock_timestamp()) * 1000)::bigint) AND a.id <> ALL($4::bigint[])
-                 ORDER BY a.not_before_ms, a.n, a.id LIMIT $5) o ORDER BY o.not_before_ms, o.feed, o.lane, o.n, o.id LIMIT $5),
+                   AND a.not_before_ms <= (SELECT coalesce($3, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)) AND a.id <> ALL($4::bigint[])
+                 ORDER BY a.not_before_ms, a.n, a.id LIMIT $7) o ORDER BY o.not_before_ms, o.feed, o.lane, o.n, o.id LIMIT $5),
                sized AS MATERIALIZED (SELECT o.*, i.size,
                    sum(i.size) OVER (ORDER BY o.not_before_ms, o.feed, o.lane, o.n, o.id ROWS UNBOUNDED PRECEDING) AS so_far
                  FROM open o JOIN inbox i ON i.feed = o.feed AND i.lane = o.lane AND i.n = o.n)
@@ -45,7 +63,7 @@ impl Postgres {
                SELECT x.n FROM inbox x
                WHERE w.n IS NULL AND a.n <= l.cursor AND NOT a.force AND a.kind IN (0, 1, 5, 6)
                  AND x.feed = s.feed AND x.lane = s.lane AND x.n > coalesce(a.after_n, a.n) AND x.n <= l.cursor AND x.key_hash = i.key_hash
-                 AND NOT EXISTS (SELECT 1 FROM work y WHERE y.feed = x.feed AND y.lane = x.lane AND y.n = x.n)
+                 AND (SELECT max(y.run) FROM work y WHERE y.feed = x.feed AND y.lane = x.lane AND y.n = x.n) IS NULL
                  AND coalesce((SELECT y.status FROM outcome y WHERE y.feed = x.feed AND y.lane = x.lane AND y.n = x.n
                    ORDER BY y.run DESC LIMIT 1), 1) = 1
                ORDER BY x.n LIMIT 1
@@ -58,6 +76,7 @@ impl Postgres {
         .bind(known)
         .bind(rows_max)
         .bind(bytes_max.max(1))
+        .bind(lane_max)
         .fetch_all(self.pool().await?)
         .await?;
         let mut tables = Tables::default();

@@ -10,6 +10,7 @@ use super::super::rows::{MESSAGE_COLUMNS, Messages, WORK_COLUMNS, message_column
 use super::kind_of;
 use crate::message::FeedId;
 use crate::store::OpenAction;
+use crate::store::actions::{is_whole, share};
 
 /// The first open actions of each lane; the last value is how many.
 const OPEN: Bulk = Bulk {
@@ -63,7 +64,11 @@ pub(super) async fn open(
     bytes_max: i64,
     now: i64,
 ) -> sqlx::Result<Vec<OpenAction>> {
-    let ids = first(connection, lanes, known, rows_max, now).await?;
+    let share = share(lanes.len(), rows_max);
+    let mut ids = first(connection, lanes, known, (share, rows_max), now).await?;
+    if !is_whole(ids.len(), share, rows_max) {
+        ids = first(connection, lanes, known, (rows_max, rows_max), now).await?;
+    }
     let mut messages = Messages::default();
     let mut found = Vec::new();
     let mut room = bytes_max;
@@ -88,23 +93,22 @@ pub(super) async fn open(
     Ok(found)
 }
 
-/// The first open actions that are not known.
+/// The first open actions that are not known, of each lane at most so many.
 async fn first(
     connection: &mut SqliteConnection,
     lanes: &[(FeedId, i32)],
     known: &[i64],
-    rows_max: i64,
+    (lane_max, rows_max): (i64, i64),
     now: i64,
 ) -> sqlx::Result<Vec<i64>> {
     let known: HashSet<i64> = known.iter().copied().collect();
-    let rows_max = usize::try_from(rows_max).unwrap_or_default();
     let mut found = Vec::new();
     for part in parts(lanes) {
         let mut values = Values::default();
         for (feed, lane) in part {
             values.add(feed.0).add(lane).add(now);
         }
-        values.add((rows_max + known.len()) as i64);
+        values.add(lane_max.saturating_add(known.len() as i64));
         let rows = sqlx::query_with(AssertSqlSafe(OPEN.text(part.len())), values.into_inner()).fetch_all(&mut *connection).await?;
         for row in rows {
             let id: i64 = row.try_get(0)?;
@@ -120,7 +124,7 @@ async fn first(
         }
     }
     found.sort_unstable();
-    found.truncate(rows_max);
+    found.truncate(usize::try_from(rows_max).unwrap_or_default());
     Ok(found.into_iter().map(|(.., id)| id).collect())
 }
 
