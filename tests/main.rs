@@ -13,6 +13,7 @@ mod explain;
 mod flow;
 mod kafka;
 mod path;
+mod rehearsal;
 mod sandbox;
 mod store;
 mod tidy;

@@ -45,14 +45,14 @@ const RSA: [&str; 2] = [
 
 /// A key that signs.
 pub enum Key {
-    Rsa(RsaKeyPair),
+    Rsa(Box<RsaKeyPair>),
     Ec(Box<EcdsaKeyPair>),
 }
 
 impl Key {
     /// One of the two RSA keys.
     pub fn rsa(which: usize) -> Self {
-        Self::Rsa(RsaKeyPair::from_der(&STANDARD.decode(RSA[which]).unwrap()).unwrap())
+        Self::Rsa(Box::new(RsaKeyPair::from_der(&STANDARD.decode(RSA[which]).unwrap()).unwrap()))
     }
 
     /// A new key on the curve P-256.

@@ -94,3 +94,21 @@ fn the_ledger_balances() {
     });
     tolk.run(&["doctor", "--ledger"]).expect(1).says(&["lane-rows"]).complains(&["equations do not hold"]);
 }
+
+#[test]
+fn a_replay_chooses_and_a_dry_run_orders_nothing() {
+    let tolk = waiting();
+    let run = |more: &[&str]| tolk.run(&[&["replay", "--reason", "the rules changed"], more].concat());
+    run(&[]).expect(2).complains(&["choose messages"]);
+    run(&["--all", "--sample", "5"]).expect(2);
+    run(&["--all", "--keys-file", "none.txt"]).expect(3).complains(&["none.txt"]);
+    run(&["--all", "--plugin", "arena"]).expect(2).complains(&["--feed and --table"]);
+    let dry = run(&["--feed", "example", "--dry-run"]).expect(0);
+    dry.says(&["2 messages would run", "no plugin is active for its table"]).complains(&["dry run"]);
+    assert_eq!(run(&["--all", "--dry-run", "-o", "json"]).expect(0).json()["messages"], 2);
+    tolk.run(&["audit"]).expect(0).complains(&["nothing was ordered"]);
+    tolk.write("keys.txt", "b\n\nnobody\n");
+    let ordered = run(&["--keys-file", "keys.txt", "--mode", "newest", "-o", "json"]).expect(0).json();
+    assert_eq!(ordered["messages"], 1, "{ordered}");
+    tolk.run(&["audit"]).expect(0).says(&["replay", "2 keys (b, nobody)", "the rules changed"]);
+}
