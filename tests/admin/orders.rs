@@ -53,21 +53,47 @@ async fn orders_need_the_role_a_reason_and_somebody_they_are_about() {
 }
 
 #[tokio::test]
-async fn an_order_stays_in_the_audit_trail_with_who_and_why() {
+async fn an_order_is_done_by_the_owner_and_stays_in_the_audit_trail() {
     let (rig, _file) = guarded(&[json!({ "key": "a", "do": "fail" }), json!({ "key": "a" })]).await;
     let rows = rig.until_statuses(Some("look"), &["failed", "behind"]).await;
     let id = rows[0]["id"].as_str().unwrap();
     let nobody = "8c5b3f5e-6d5c-5f6b-9c1b-0123456789ab";
-    let order = json!({ "kind": "ignore", "why": "it is old", "messages": [id, nobody] });
+    let order = json!({ "kind": "ignore", "why": "it is old", "messages": [id, nobody], "wait_ms": 50_000 });
     let ordered = post(&rig, "/api/v1/actions", "act", &order).await.expect(202).json();
     assert_eq!((&ordered["messages"], &ordered["missing"]), (&json!(1), &json!([nobody])), "{ordered}");
-    assert_eq!((&ordered["actions"][0]["message"], &ordered["actions"][0]["kind"]), (&json!(id), &json!("ignore")), "{ordered}");
+    let action = &ordered["actions"][0];
+    assert_eq!((&action["message"], &action["result"], &action["became"]), (&json!(id), &json!("applied"), &json!("ignored")), "{ordered}");
+    rig.until_statuses(Some("look"), &["ignored", "handled"]).await;
     let trail = rig.get(&format!("/api/v1/commands?message={id}"), Some("look")).await.expect(200).json();
     let line = &trail["items"][0];
-    assert_eq!((&line["by"], &line["why"], &line["kind"]), (&json!("kari"), &json!("it is old"), &json!("ignore")));
+    assert_eq!(
+        (&line["by"], &line["why"], &line["kind"], &line["open"]),
+        (&json!("kari"), &json!("it is old"), &json!("ignore"), &json!(0))
+    );
     let one = rig.get(&format!("/api/v1/commands/{}", line["id"].as_str().unwrap()), Some("look")).await.expect(200).json();
-    assert_eq!(one["actions"][0]["message"], json!(id));
+    assert_eq!(one["actions"][0]["result"], "applied");
     rig.get(&format!("/api/v1/commands/{nobody}"), Some("look")).await.expect(404);
+    let again = json!({ "kind": "replay", "why": "once more", "filter": { "key": "a" }, "pick": "newest", "wait_ms": 50_000 });
+    let ordered = post(&rig, "/api/v1/actions", "act", &again).await.expect(202).json();
+    assert_eq!((&ordered["messages"], &ordered["actions"][0]["result"]), (&json!(1), &json!("applied")), "{ordered}");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_paused_feed_says_so_and_goes_on() {
+    let (rig, _file) = guarded(&[]).await;
+    post(&rig, "/api/v1/pause", "act", &json!({ "feed": "f", "why": "the receiver moves" })).await.expect(200);
+    rig.append(&[json!({ "key": "a" })]);
+    let look = Some("look");
+    let listed =
+        rig.until("/api/v1/messages", look, |answer| answer.json()["items"].as_array().is_some_and(|items| items.len() == 1)).await;
+    let id = listed.json()["items"][0]["id"].as_str().unwrap().to_owned();
+    let shown = rig.get(&format!("/api/v1/messages/{id}"), look).await.expect(200).json();
+    let why = &shown["explanation"]["why"];
+    assert!(why["why"].as_str().unwrap().contains("feed f is paused by kari"), "{why}");
+    assert_eq!(why["next"], json!(["tolk resume --feed f"]));
+    post(&rig, "/api/v1/resume", "act", &json!({ "feed": "f" })).await.expect(200);
+    rig.until_statuses(look, &["handled"]).await;
     rig.stop().await;
 }
 

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A host with an open door.
 pub struct Rig {
-    _tolk: Tolk,
+    tolk: Tolk,
     pub url: String,
     client: reqwest::Client,
     stop: CancellationToken,
@@ -91,6 +91,13 @@ impl Rig {
         rig
     }
 
+    /// Puts more messages where the source reads them.
+    pub fn append(&self, scripts: &[Value]) {
+        let lines: String = scripts.iter().map(|script| format!("{}\n", serde_json::json!({ "payload": script }))).collect();
+        let mut file = std::fs::OpenOptions::new().append(true).open(self.tolk.path("in.jsonl")).unwrap();
+        std::io::Write::write_all(&mut file, lines.as_bytes()).unwrap();
+    }
+
     async fn open(tolk: Tolk, config: &Config) -> (Self, tolk::admin::Inner) {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let stop = CancellationToken::new();
@@ -98,7 +105,7 @@ impl Rig {
         let url = format!("http://{}", door.address());
         let (inner, served) = door.serve(stop.clone());
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        (Self { _tolk: tolk, url, client, stop, tasks: vec![tokio::spawn(served)] }, inner)
+        (Self { tolk, url, client, stop, tasks: vec![tokio::spawn(served)] }, inner)
     }
 
     /// Asks for a path with a token, if one is given.
