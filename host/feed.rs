@@ -58,6 +58,9 @@ pub struct Config {
     /// The least time between two settlements of a key, in milliseconds.
     #[serde(default)]
     pub min_key_interval_ms: u64,
+    /// Messages between a start and an end that count only together.
+    #[serde(default)]
+    pub delivery: Option<crate::delivery::Config>,
 }
 
 /// Settings of one table of a feed; what is not set is the feed's.

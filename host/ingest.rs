@@ -1,5 +1,6 @@
 //! Moves messages from a feed's source into the inbox, positions with them. Knows nothing of plugins.
 
+pub mod deliveries;
 pub mod pointers;
 pub mod route;
 
@@ -101,7 +102,9 @@ impl Ingest {
         let mut coming = Coming::default();
         loop {
             if !coming.is_ready() {
-                coming.take(self.next(source, &coming).await?, &mut read, router);
+                let batch = self.next(source, &coming).await?;
+                router.set_partitions(source.partitions());
+                coming.take(batch, &mut read, router);
                 continue;
             }
             let (rows, advances, ended) = std::mem::take(&mut coming).finish().await;

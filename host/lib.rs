@@ -1,5 +1,6 @@
 //! Tolk, a WebAssembly-plugin transformation host: persists every message and translates it in sandboxed components.
 
+pub mod delivery;
 pub mod faults;
 pub mod feed;
 pub mod message;

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use crate::delivery::Piece;
+
 /// Kafka's headers: ordered, repeated, with null values.
 pub type Headers = Vec<(String, Option<Bytes>)>;
 
@@ -81,7 +83,7 @@ pub struct Captured {
 /// Why ingest itself already knows what becomes of a message; the translate loop settles it without calling a plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prejudged {
-    /// `Invalid` or `Ignored`.
+    /// `Invalid` or `Ignored`; `Handled` for the marks of deliveries.
     pub status: Status,
     /// A stable code, such as `no-table` or `duplicate`.
     pub code: String,
@@ -109,6 +111,8 @@ pub struct NewMessage {
     pub captured: Captured,
     /// Set where ingest itself found the message wanting.
     pub prejudged: Option<Prejudged>,
+    /// What it is to a delivery, where the feed has deliveries; `append` judges it.
+    pub delivery: Option<Piece>,
 }
 
 /// A row of the inbox as the translate loop reads it.
@@ -128,6 +132,8 @@ pub struct Message {
     pub received_ms: i64,
     /// Set where ingest itself found the message wanting.
     pub prejudged: Option<Prejudged>,
+    /// The number of the delivery it is a part of.
+    pub delivery: Option<i64>,
 }
 
 impl Message {

@@ -80,6 +80,10 @@ pub struct Batch {
 pub trait Source: Send {
     /// A stable name for ids: the topic, or the file's name.
     fn name(&self) -> &str;
+    /// How many partitions it has, as far as known; 0: not known.
+    fn partitions(&self) -> i32 {
+        1
+    }
     /// Starts to read: each partition at its position, unknown partitions at their beginning. May be called again after an error.
     async fn open(&mut self, positions: &[Position]) -> Result<(), Error>;
     /// The next batch: waits for a message, then takes what is there at once. Cancel-safe: a dropped call loses nothing.

@@ -5,10 +5,12 @@ pub mod actions;
 pub mod awaited;
 pub mod changes;
 mod config;
+pub mod deliveries;
 pub mod headers;
 pub mod ledger;
 mod messages;
 pub mod migrations;
+mod outputs;
 pub mod overview;
 mod plugins;
 pub mod postgres;
@@ -21,15 +23,17 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::message::{FeedId, Headers, KeyHash, Message, NewMessage, Place, Position, Status};
-use crate::plugin::{Action, Binding, Cause, Digest, Output, Request, Write};
+use crate::message::{FeedId, KeyHash, Message, NewMessage, Place, Position, Status};
+use crate::plugin::{Binding, Cause, Output, Request, Write};
 
 pub use actions::{
     ActionKind, ActionResult, ActionState, Actions, Applied, Audited, Command, NewRevisit, OpenAction, Pausable, Paused, Pick, Selection,
 };
 pub use config::{Config, masked};
+pub use deliveries::{Account, Answer, By, Deliveries, Delivery, Done, Ordered, Tended};
 pub use ledger::{Equation, Ledger};
 pub use messages::{Count, Filter, MessageDetail, MessageStatus, Messages};
+pub use outputs::{OutputCursor, OutputRow, Outputs, Parked};
 pub use overview::{Overview, Overviews};
 pub use plugins::{Activation, Component, Plugins};
 
@@ -96,11 +100,39 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// Everything a store does.
 pub trait Store:
-    Schema + Leases + Inbox + Work + Reads + Settlements + Outputs + Plugins + Messages + Actions + Overviews + Ledger + Send + Sync
+    Schema
+    + Leases
+    + Inbox
+    + Work
+    + Reads
+    + Settlements
+    + Outputs
+    + Plugins
+    + Messages
+    + Actions
+    + Deliveries
+    + Overviews
+    + Ledger
+    + Send
+    + Sync
 {
 }
 impl<T> Store for T where
-    T: Schema + Leases + Inbox + Work + Reads + Settlements + Outputs + Plugins + Messages + Actions + Overviews + Ledger + Send + Sync
+    T: Schema
+        + Leases
+        + Inbox
+        + Work
+        + Reads
+        + Settlements
+        + Outputs
+        + Plugins
+        + Messages
+        + Actions
+        + Deliveries
+        + Overviews
+        + Ledger
+        + Send
+        + Sync
 {
 }
 
@@ -429,6 +461,8 @@ pub struct Settled {
     /// When the message was received, milliseconds since 1970: the age of what it writes. A replay (`run` above 0) does not overwrite an
     /// entry that a message received later wrote.
     pub received_ms: i64,
+    /// The number of the delivery it is a part of.
+    pub delivery: Option<i64>,
     /// Whether older messages of its key that are still in `work` are dropped with it, as `Ignored`, code `superseded` (newest-wins).
     pub drops_older: bool,
 }
@@ -451,6 +485,7 @@ impl Settled {
             end: None,
             answers: None,
             received_ms: message.received_ms,
+            delivery: message.delivery,
             drops_older: false,
         }
     }
@@ -529,61 +564,4 @@ pub trait Settlements {
     async fn settle(&self, host: &Host, batch: i64, settlement: &Settlement) -> Result<Verdict>;
     /// Whether a batch was committed: for an ambiguous commit.
     async fn settled(&self, batch: i64) -> Result<Option<i64>>;
-}
-
-// ---------------------------------------------------------------- outputs
-
-/// Where publishing of a target stands: the last output done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct OutputCursor {
-    /// The settlement.
-    pub settlement: i64,
-    /// The index in it; -1: none of it.
-    pub index: i32,
-}
-
-/// An output as the publisher reads it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OutputRow {
-    /// Its position: only grows.
-    pub cursor: OutputCursor,
-    /// uuid5 of the message's id, run and index of the output within the message.
-    pub event_id: Uuid,
-    /// The message it came from.
-    pub place: Place,
-    /// The feed's name.
-    pub feed: String,
-    /// The plugin that made it.
-    pub digest: Option<Digest>,
-    /// The action.
-    pub action: Action,
-    /// The output key.
-    pub key: Option<Bytes>,
-    /// The payload.
-    pub payload: Option<Bytes>,
-    /// The translator's headers.
-    pub headers: Headers,
-    /// The output's version.
-    pub version: Option<u64>,
-}
-
-/// An output that a sink refused for good.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parked {
-    /// Which output.
-    pub cursor: OutputCursor,
-    /// Why.
-    pub reason: String,
-}
-
-/// Messages on their way out.
-#[async_trait]
-pub trait Outputs {
-    /// Outputs of a target after a cursor, in order, at most `rows_max` and about `bytes_max`, at least one where there is one. Second: the
-    /// last settlement looked at, so that the cursor may pass settlements without outputs for the target.
-    async fn outputs(&self, target: &str, after: OutputCursor, rows_max: i64, bytes_max: i64) -> Result<(Vec<OutputRow>, i64)>;
-    /// Moves the cursor, never back, and parks what was refused: the message shows `failed`. False: fenced.
-    async fn published(&self, target: &str, epoch: i64, cursor: OutputCursor, parked: &[Parked]) -> Result<bool>;
-    /// Output keys of a target that are blocked by a parked output.
-    async fn parked_keys(&self, target: &str) -> Result<Vec<Option<Bytes>>>;
 }

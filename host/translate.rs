@@ -5,6 +5,7 @@ pub mod answers;
 pub mod ends;
 pub mod engine;
 pub mod guests;
+pub mod held;
 pub mod ids;
 pub mod judge;
 pub mod lanes;

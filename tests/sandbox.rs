@@ -39,6 +39,7 @@ pub fn message(key: &str, payload: &[u8]) -> Message {
         captured: Captured { key: Some(key.to_vec().into()), payload: Some(payload.to_vec().into()), ..Captured::default() },
         received_ms: 1,
         prejudged: None,
+        delivery: None,
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod actions;
 mod alone;
+mod deliveries;
 mod inbox;
 mod leases;
 mod ledger;
@@ -66,6 +67,20 @@ cases! {
         fetch_is_cut_by_rows
         fetch_is_cut_by_bytes
         a_large_batch_arrives_whole;
+    deliveries:
+        parts_carry_their_delivery_and_marks_are_settled
+        a_delivery_grows_over_appends_and_breaks_alone
+        a_fenced_append_judges_nothing
+        a_duplicate_is_no_part
+        an_order_is_guarded_and_bound
+        equal_orders_at_once_are_one
+        messages_of_ids_that_nobody_knows_wait_for_orders_in_flight
+        an_order_that_was_left_is_unclear
+        held_parts_are_let_go_in_pieces
+        a_part_held_by_what_was_true_before_is_stale
+        what_lacks_too_long_is_invalid
+        every_part_is_counted_once
+        stop_and_rerun_ask_the_owners_of_the_parts;
     work:
         blocking_rows_block_their_key
         due_rows_come_oldest_first

@@ -33,13 +33,14 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("tracing_subscriber", &["host/telemetry"]),
 ];
 
-const NOUNS: &[&str] = &["message", "plugin", "feed", "trouble", "faults"];
+const NOUNS: &[&str] = &["message", "plugin", "feed", "delivery", "trouble", "faults"];
 const ALL_ROOMS: &[&str] = &["store", "source", "sink", "endpoint", "runtime", "registry"];
 
 /// What each module of the house may use beside itself and the nouns. Doors (`cli`, `admin`) and `lib`, `main` may use everything.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("message", &[]),
     ("feed", &[]),
+    ("delivery", &[]),
     ("plugin", &[]),
     ("trouble", &[]),
     ("faults", &[]),
@@ -49,7 +50,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("runtime", &[]),
     ("sink", &["store", "source"]),
     ("registry", &["store", "runtime"]),
-    ("ingest", &["store", "source"]),
+    ("ingest", &["store", "source", "endpoint"]),
     ("translate", &["store", "endpoint", "runtime", "registry"]),
     ("publish", &["store", "sink"]),
     ("check", &["store", "source", "endpoint", "runtime", "registry", "translate"]),

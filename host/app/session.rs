@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{App, Until, within};
+use crate::ingest::deliveries::Duty;
 use crate::ingest::{self, Ingest};
 use crate::message::FeedId;
 use crate::publish::Publish;
@@ -382,7 +383,22 @@ fn ingest(app: &App, hints: &Hints, feed: FeedId, epoch: i64, stop: Cancellation
         count: app.progress.ingested.clone(),
     };
     let (kafka, ended) = (app.config.kafka.clone(), hints.ended.clone());
-    async move {
+    let duty = known.config.delivery.clone().map(|config| Duty {
+        name: known.name.clone(),
+        feed,
+        epoch,
+        config,
+        store: app.store.clone(),
+        caller: app.caller.clone(),
+        released: hints.appended.clone(),
+    });
+    let (poll, told) = (Duration::from_millis(app.config.host.poll_ms), stop.clone());
+    let tend = async move {
+        if let Some(duty) = duty {
+            duty.run(poll, &told).await;
+        }
+    };
+    let read = async move {
         while !stop.is_cancelled() {
             let result = match source::open(&known.name, &known.config.source, &kafka) {
                 Ok(source) => ingest.run(source, stop.clone()).await,
@@ -402,6 +418,9 @@ fn ingest(app: &App, hints: &Hints, feed: FeedId, epoch: i64, stop: Cancellation
                 () = tokio::time::sleep(Duration::from_secs(10)) => {}
             }
         }
+    };
+    async move {
+        tokio::join!(read, tend);
     }
 }
 
@@ -444,6 +463,10 @@ async fn watch_done(app: &App, until: Until, hints: &Hints, stop: CancellationTo
         if hints.ended.load(Ordering::SeqCst) < feeds {
             continue;
         }
+        if is_releasing(app).await {
+            asked_from = None;
+            continue;
+        }
         // Two idle rounds after the last source ended: the second one began after the last append.
         let idle = hints.idle.load(Ordering::SeqCst);
         let from = *asked_from.get_or_insert(idle);
@@ -454,4 +477,15 @@ async fn watch_done(app: &App, until: Until, hints: &Hints, stop: CancellationTo
             return true;
         }
     }
+}
+
+/// Whether held parts are still to be let go: they are work, although translate has not seen it yet.
+async fn is_releasing(app: &App) -> bool {
+    for feed in app.feeds.iter().filter(|feed| feed.config.delivery.is_some()) {
+        match app.store.deliveries(feed.id, 1_000).await {
+            Ok(deliveries) if deliveries.iter().all(|delivery| !delivery.release) => {}
+            _ => return true,
+        }
+    }
+    false
 }

@@ -100,7 +100,7 @@ impl Case {
             answers,
             expected: expected(fields.value("expected"))?,
             ignore: ignore.collect::<Result<_, _>>()?,
-            message: Message { place, id, table: Arc::from(table), key_hash, captured, received_ms, prejudged: None },
+            message: Message { place, id, table: Arc::from(table), key_hash, captured, received_ms, prejudged: None, delivery: None },
         })
     }
 }

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::pointers::{PointerSet, strip_nul};
+use crate::delivery::{self, Kind, Piece, Rules};
 use crate::feed::Config;
 use crate::message::{Captured, KeyHash, NewMessage, Prejudged, Status};
 
@@ -24,6 +26,9 @@ pub struct Router {
     set: PointerSet,
     plan: Plan,
     tables: HashMap<String, Plan>,
+    delivery: Option<Marks>,
+    /// Partitions of the source; 0: not known.
+    partitions: AtomicI32,
     names: std::sync::Mutex<HashMap<String, Arc<str>>>,
 }
 
@@ -34,6 +39,15 @@ struct Plan {
     key: Vec<Part>,
     key_text: Vec<String>,
     dedupe: Vec<usize>,
+}
+
+/// Which slots say what a message is to its delivery.
+struct Marks {
+    id: Vec<usize>,
+    mark: Vec<usize>,
+    expected: Vec<usize>,
+    config: delivery::Config,
+    rules: Rules,
 }
 
 #[derive(Clone, Copy)]
@@ -69,8 +83,29 @@ impl Router {
                 (name.clone(), plan(key, dedupe))
             })
             .collect();
+        let delivery = config.delivery.as_ref().map(|config| Marks {
+            id: config.id.iter().map(&mut slot).collect(),
+            mark: config.mark.iter().map(&mut slot).collect(),
+            expected: config.expected.iter().map(&mut slot).collect(),
+            config: config.clone(),
+            rules: Rules::of(config),
+        });
         let set = PointerSet::new(pointers.iter().map(String::as_str));
-        Self { config: config.clone(), topic: topic.to_owned(), set, plan: feed, tables, names: std::sync::Mutex::default() }
+        Self {
+            config: config.clone(),
+            topic: topic.to_owned(),
+            set,
+            plan: feed,
+            tables,
+            delivery,
+            partitions: AtomicI32::new(1),
+            names: std::sync::Mutex::default(),
+        }
+    }
+
+    /// Tells how many partitions the source has; 0: not known. One, until told otherwise.
+    pub fn set_partitions(&self, partitions: i32) {
+        self.partitions.store(partitions, Ordering::Relaxed);
     }
 
     /// The id of the message at a position.
@@ -87,13 +122,15 @@ impl Router {
         };
         let position = format!("{}/{}", captured.partition, captured.offset);
         let id = self.message_id(captured.partition, captured.offset);
-        let (table, key, dedupe, prejudged) = match routed {
-            Ok(routed) => (routed.table, routed.key, routed.dedupe, None),
-            Err((table, prejudged)) => (table, captured.key.clone(), None, Some(prejudged)),
+        let (table, key, dedupe, delivery, prejudged) = match routed {
+            Ok(routed) => (routed.table, routed.key, routed.dedupe, routed.delivery, None),
+            Err((table, prejudged)) => (table, captured.key.clone(), None, None, Some(prejudged)),
         };
-        let key_hash = match &key {
-            Some(key) => KeyHash::of(&table, key),
-            None => KeyHash::of_parts(&[b"unordered", position.as_bytes()]),
+        let key_hash = match (&key, &delivery) {
+            // Parts are ordered among themselves only: one delivery never waits for another.
+            (Some(key), Some(piece)) => KeyHash::of_parts(&[b"delivery", piece.id.as_bytes(), table.as_bytes(), key]),
+            (Some(key), None) => KeyHash::of(&table, key),
+            (None, _) => KeyHash::of_parts(&[b"unordered", position.as_bytes()]),
         };
         NewMessage {
             id,
@@ -104,6 +141,7 @@ impl Router {
             dedupe,
             captured,
             prejudged,
+            delivery,
         }
     }
 
@@ -114,6 +152,14 @@ impl Router {
         };
         let get = |slot: usize| found.get(slot).and_then(Option::as_deref);
         let table = self.plan.table.iter().find_map(|slot| get(*slot)).or(self.config.table_name.as_deref());
+        let delivery = match &self.delivery {
+            Some(marks) => Some(self.piece(marks, get).map_err(|prejudged| (table.unwrap_or_default().to_owned(), prejudged))?),
+            None => None,
+        };
+        if delivery.as_ref().is_some_and(|piece| piece.kind != Kind::Part) {
+            // The host itself reads marks: they need neither table nor key.
+            return Ok(Routed { table: table.unwrap_or_default().to_owned(), key: None, dedupe: None, delivery });
+        }
         let Some(table) = table else {
             let what = if captured.payload.is_none() { "a tombstone has no payload" } else { "no pointer resolves" };
             let reason = format!("no table: {what} ({}), and the feed has no table_name", self.config.table.join(", "));
@@ -139,11 +185,39 @@ impl Router {
             parts.push(table.as_bytes());
             KeyHash::of_parts(&parts)
         });
-        Ok(Routed { table: table.to_owned(), key, dedupe })
+        Ok(Routed { table: table.to_owned(), key, dedupe, delivery })
+    }
+
+    /// What a message is to its delivery.
+    fn piece<'f>(&self, marks: &Marks, get: impl Fn(usize) -> Option<&'f str>) -> Result<Piece, Prejudged> {
+        let config = &marks.config;
+        let word = marks.mark.iter().find_map(|slot| get(*slot));
+        let is = |words: &delivery::Words| word.is_some_and(|word| words.has(word));
+        let count = || marks.expected.iter().find_map(|slot| get(*slot)).map(str::parse::<u32>).transpose();
+        let no_count = |_| invalid("no-delivery-count", format!("the delivery's count ({}) is no number", config.expected.join(", ")));
+        let kind = if is(&config.start) {
+            Kind::Start(count().map_err(no_count)?.map(i64::from))
+        } else if is(&config.end) {
+            Kind::End(count().map_err(no_count)?.map(i64::from))
+        } else if config.part.0.is_empty() || is(&config.part) {
+            Kind::Part
+        } else {
+            let reason = format!("no delivery mark: {} has none of the words of start, part and end", config.mark.join(", "));
+            return Err(invalid("no-delivery-mark", reason));
+        };
+        let no_id = |what: &str| invalid("no-delivery-id", format!("no delivery id: {what} ({})", config.id.join(", ")));
+        let id = marks.id.iter().find_map(|slot| get(*slot)).ok_or_else(|| no_id("no pointer resolves"))?;
+        let id = delivery::id_of(config, id).ok_or_else(|| no_id("what it has is no uuid"))?;
+        let rules = Rules { several: self.partitions.load(Ordering::Relaxed) != 1, ..marks.rules };
+        Ok(Piece { id: id.into(), kind, rules })
     }
 
     fn needs_payload(&self) -> bool {
-        !self.config.table.is_empty() || !self.config.key.is_empty() || !self.config.dedupe.is_empty() || !self.tables.is_empty()
+        self.delivery.is_some()
+            || !self.config.table.is_empty()
+            || !self.config.key.is_empty()
+            || !self.config.dedupe.is_empty()
+            || !self.tables.is_empty()
     }
 
     fn extract(&self, payload: &[u8]) -> Result<Vec<Option<String>>, (String, Prejudged)> {
@@ -185,6 +259,7 @@ struct Routed {
     table: String,
     key: Option<Bytes>,
     dedupe: Option<KeyHash>,
+    delivery: Option<Piece>,
 }
 
 fn invalid(code: &str, reason: String) -> Prejudged {
@@ -248,6 +323,36 @@ mod tests {
         let routed = feed(CHANGES).route(message(Some("{\"table\":\"A\",\0\"after\":{\"ID\":\"\\u00005\"}}"), None));
         assert_eq!(routed.ordering_key.as_deref(), Some(&b"5"[..]));
         assert!(routed.captured.payload.unwrap().contains(&0));
+    }
+
+    #[test]
+    fn marks_and_parts_of_deliveries_are_told_apart() {
+        let config = "table_name = \"T\"\nkey = [\"/who\"]\n[delivery]\nid = [\"/id\"]\nid_is_uuid = true\nmark = [\"/kind\"]\n\
+            start = \"START\"\nend = \"END\"\npart = \"DATA\"\nexpected = [\"/n\"]\nstrict_order = true";
+        let router = feed(config);
+        let id = "3D797C7D-6273-4be3-bd57-e13de35251f8";
+        let route = |kind: &str, rest: &str| router.route(message(Some(&format!(r#"{{"id":"{id}","kind":"{kind}"{rest}}}"#)), Some("k")));
+        let start = route("START", r#","n":3,"who":null"#);
+        let piece = start.delivery.expect("a start");
+        assert_eq!((piece.kind, &*piece.id), (Kind::Start(Some(3)), id.to_lowercase().as_str()));
+        assert!(start.prejudged.is_none() && start.ordering_key.is_none() && !piece.rules.several);
+        let part = route("DATA", r#","who":"1""#);
+        assert_eq!((part.delivery.unwrap().kind, part.ordering_key.as_deref()), (Kind::Part, Some(&b"1"[..])));
+        assert_ne!(part.key_hash, KeyHash::of("T", b"1"), "ordered among the parts of its delivery only");
+        router.set_partitions(2);
+        assert!(route("END", "").delivery.unwrap().rules.several);
+        for (payload, code) in [
+            (r#"{"abc":"1"}"#.to_owned(), "no-delivery-mark"),
+            (format!(r#"{{"id":"{id}","kind":"OTHER"}}"#), "no-delivery-mark"),
+            (r#"{"kind":"DATA","who":"1"}"#.to_owned(), "no-delivery-id"),
+            (r#"{"id":"7","kind":"DATA","who":"1"}"#.to_owned(), "no-delivery-id"),
+            (format!(r#"{{"id":"{id}","kind":"END","n":"x"}}"#), "no-delivery-count"),
+            (format!(r#"{{"id":"{id}","kind":"DATA"}}"#), "no-key"),
+        ] {
+            let routed = router.route(message(Some(&payload), None));
+            assert_eq!(routed.prejudged.map(|judged| judged.code).as_deref(), Some(code), "{payload}");
+            assert!(routed.delivery.is_none());
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod reader;
 pub mod settings;
 pub mod topics;
 
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -45,6 +46,7 @@ pub struct KafkaSource {
     settings: ClientConfig,
     ahead: Ahead,
     committed: Arc<Mutex<Vec<Position>>>,
+    partitions: Arc<AtomicI32>,
 }
 
 impl KafkaSource {
@@ -58,7 +60,15 @@ impl KafkaSource {
         let settings = settings::client(cluster, config, &tuned, &FIXED).map_err(wrong)?;
         settings.create_native_config().map_err(|error| wrong(settings::refused(cluster, &error)))?;
         let ahead = Ahead::closed(place.clone());
-        Ok(Self { feed: feed.to_owned(), topic: topic.to_owned(), place, settings, ahead, committed: Arc::default() })
+        Ok(Self {
+            feed: feed.to_owned(),
+            topic: topic.to_owned(),
+            place,
+            settings,
+            ahead,
+            committed: Arc::default(),
+            partitions: Arc::default(),
+        })
     }
 
     fn away(&self, reason: String) -> Error {
@@ -70,6 +80,10 @@ impl KafkaSource {
 impl Source for KafkaSource {
     fn name(&self) -> &str {
         &self.topic
+    }
+
+    fn partitions(&self) -> i32 {
+        self.partitions.load(Ordering::Relaxed)
     }
 
     async fn open(&mut self, positions: &[Position]) -> Result<(), Error> {
@@ -84,6 +98,7 @@ impl Source for KafkaSource {
             settings: self.settings.clone(),
             positions: positions.to_vec(),
             committed: Arc::clone(&self.committed),
+            partitions: Arc::clone(&self.partitions),
         };
         let (started, is_started) = oneshot::channel();
         thread::Builder::new()

@@ -3,6 +3,7 @@
 
 mod actions;
 mod copy;
+mod deliveries;
 mod effects;
 mod inbox;
 mod leases;

@@ -3,6 +3,7 @@
 
 mod actions;
 mod bulk;
+mod deliveries;
 mod inbox;
 mod leases;
 mod ledger;

@@ -67,6 +67,13 @@ impl Engine {
             if run.running || run.open > 0 || (ahead && (run.rounds > 0 || run.judged.is_some())) {
                 break;
             }
+            if let Some(hold) = self.held(seq) {
+                if seq == head && works.is_empty() {
+                    self.hold(seq, hold);
+                }
+                break;
+            }
+            let run = self.runs.get_mut(&seq).expect("it was there");
             if run.active.is_none() {
                 if let Some(said) = self.without_guest(seq, snapshot) {
                     // Only a head may finish; what stands further back waits for its turn.

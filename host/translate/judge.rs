@@ -31,6 +31,8 @@ pub enum Said {
     Behind,
     /// An operator asked for it.
     Ordered(Ordered),
+    /// Its delivery is not complete.
+    Held { reason: String },
 }
 
 /// The entries that tell whether a table of a feed has a plugin: of its own, or the feed's for every table.
@@ -110,7 +112,7 @@ fn fill(run: &Run, said: Said, settled: &mut Settled) {
             settled.writes = translation.writes;
             settled.bindings = with_derived(run, translation.bindings);
             // Simply handled at its first attempt: the range says it all.
-            if !run.is_new() || translation.note.is_some() {
+            if !run.is_new() || translation.note.is_some() || run.message.delivery.is_some() {
                 settled.end = Some(end(run, Status::Handled, String::new(), translation.note.unwrap_or_default()));
             }
         }
@@ -134,6 +136,9 @@ fn fill(run: &Run, said: Said, settled: &mut Settled) {
             settled.work = Some(WorkRow { due_ms: Some(due), cause: Cause::Retry, ..row(run, Status::Retry, code.to_owned(), reason) });
         }
         Said::Trouble { code, reason } => settled.work = Some(trouble(run, code, reason)),
+        Said::Held { reason } => {
+            settled.work = Some(WorkRow { cause: run.context.cause, ..row(run, Status::Held, "held".to_owned(), reason) });
+        }
         Said::Prejudged { status, code, reason } => settled.end = Some(end(run, status, code, reason)),
         Said::Ordered(Ordered { kind, why, .. }) => match kind {
             ActionKind::Stop => settled.work = Some(row(run, Status::Stopped, "stopped".to_owned(), why)),

@@ -152,6 +152,7 @@ impl Run {
         self.context.answers.retain(|answer| matches!(answer.request, Request::Call(_)));
         self.seen.clear();
         self.hidden.clear();
+        self.context.delivery = None;
         self.derived.clear();
         self.rounds = 0;
         self.needs = 0;

@@ -30,6 +30,7 @@ pub fn measure(guest: &Guest, report: &mut Report) {
         captured,
         received_ms: 1,
         prejudged: None,
+        delivery: None,
     };
     let context = Context::default();
     let mut call = || translator.translate(&mut instances, black_box(&message), "shop", black_box(&context)).unwrap();

@@ -99,5 +99,6 @@ fn message(row: &InboxRow) -> Message {
         },
         received_ms: row.received_ms,
         prejudged: None,
+        delivery: None,
     }
 }

@@ -258,6 +258,7 @@ pub fn row(lane: i32, offset: i64, key: &str) -> NewMessage {
         dedupe: None,
         captured: Captured { partition: 0, offset, payload: Some(Bytes::from_static(b"{}")), ..Captured::default() },
         prejudged: None,
+        delivery: None,
     }
 }
 

@@ -145,6 +145,7 @@ fn nowhere() -> Settled {
         answers: None,
         activation: None,
         received_ms: 0,
+        delivery: None,
         drops_older: false,
     }
 }

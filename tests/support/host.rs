@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tolk::endpoint::{Called, Caller};
 use tolk::feed;
+use tolk::ingest::deliveries::Duty;
 use tolk::ingest::route::Router;
 use tolk::message::{Captured, FeedId, Status};
 use tolk::plugin::{Call, Digest, Limits, Response};
@@ -152,6 +153,45 @@ impl TestHost {
         let advance = Advance { partition: 0, expected: (before > 0).then_some(before), next_offset: self.next_offset };
         let appended = self.store.append(self.feed.id, self.feed_epoch, &rows, &[advance]).await.unwrap();
         assert!(matches!(appended, Appended::Done { .. }));
+    }
+
+    /// Puts messages of several partitions into the inbox, in one batch.
+    pub async fn append_at(&mut self, messages: &[(i32, Value)]) {
+        self.router.set_partitions(0);
+        let known = self.store.positions(self.feed.id).await.unwrap();
+        let mut advances = BTreeMap::<i32, Advance>::new();
+        let rows: Vec<_> = messages
+            .iter()
+            .map(|(partition, payload)| {
+                let (partition, payload) = (*partition, Some(Bytes::from(payload.to_string())));
+                let expected = known.iter().find(|at| at.partition == partition).map(|at| at.next_offset);
+                let fresh = || Advance { partition, expected, next_offset: expected.unwrap_or(0) };
+                let advance = advances.entry(partition).or_insert_with(fresh);
+                advance.next_offset += 1;
+                self.router.route(Captured { partition, offset: advance.next_offset - 1, payload, ..Captured::default() })
+            })
+            .collect();
+        let advances: Vec<Advance> = advances.into_values().collect();
+        let appended = self.store.append(self.feed.id, self.feed_epoch, &rows, &advances).await.unwrap();
+        assert!(matches!(appended, Appended::Done { .. }));
+    }
+
+    /// What the feed's owner does for its deliveries.
+    pub fn duty(&self) -> Duty {
+        Duty {
+            name: self.feed.name.clone(),
+            feed: self.feed.id,
+            epoch: self.feed_epoch,
+            config: self.feed.config.delivery.clone().expect("the feed has deliveries"),
+            store: self.store.clone(),
+            caller: self.stub.clone(),
+            released: Arc::default(),
+        }
+    }
+
+    /// The feed.
+    pub fn feed(&self) -> FeedId {
+        self.feed.id
     }
 
     /// Works until nothing is left that can go on now.

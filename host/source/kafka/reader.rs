@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -35,6 +36,7 @@ pub(super) struct Plan {
     pub(super) settings: ClientConfig,
     pub(super) positions: Vec<Position>,
     pub(super) committed: Arc<Mutex<Vec<Position>>>,
+    pub(super) partitions: Arc<AtomicI32>,
 }
 
 /// Reads until the receiver is gone or an error needs a new start.
@@ -83,6 +85,7 @@ impl Reader {
             is_away: false,
         };
         reader.partitions = reader.count_partitions()?;
+        reader.plan.partitions.store(reader.partitions, Ordering::Relaxed);
         // Offset 0 was never passed: it is the beginning, wherever retention has moved that by now.
         reader.next = reader.plan.positions.iter().filter(|at| at.next_offset > 0).map(|at| (at.partition, at.next_offset)).collect();
         if crate::faults::mutant("group-offsets") {
@@ -244,6 +247,7 @@ impl Reader {
         let count = i32::try_from(count).expect("Kafka counts partitions in 32 bits");
         if count > self.partitions {
             let from = std::mem::replace(&mut self.partitions, count);
+            self.plan.partitions.store(count, Ordering::Relaxed);
             tracing::info!(
                 feed = self.plan.feed,
                 topic = self.plan.topic,

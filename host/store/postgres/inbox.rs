@@ -10,10 +10,14 @@ use sqlx::{Connection, Row};
 use uuid::Uuid;
 
 use super::copy::{Rows, copy};
+use super::deliveries::Rows as Deliveries;
+use super::leases::guard;
 use super::rows::{Tables, message_columns};
 use super::text::stored;
 use super::{Postgres, Try, retried, uuid_of};
+use crate::delivery::Kind;
 use crate::message::{FeedId, KeyHash, Message, NewMessage, Position, Status};
+use crate::store::deliveries::book::{self, Judged};
 use crate::store::{Advance, Appended, Error, Inbox, LaneRead, Result, headers};
 
 /// Code and reason of a row whose dedupe hash is known.
@@ -21,7 +25,7 @@ const DUPLICATE: (&str, &str) = ("duplicate", "an earlier message has the same d
 
 /// The columns of a bulk insert, in the order in which both ways of it give them.
 const COLUMNS: &str = "feed, lane, n, source_offset, received_ms, timestamp_ms, source_partition, size, id, key_hash, status, source_table, \
-                       ordering_key, key, headers, payload, code, reason";
+                       ordering_key, key, headers, payload, code, reason, delivery";
 
 /// What the first statement of an append gives.
 struct Numbered {
@@ -36,28 +40,59 @@ struct Batch<'a> {
     received_ms: i64,
     numbers: &'a [i64],
     duplicates: &'a HashSet<usize>,
+    judged: &'a Judged,
 }
 
 impl Batch<'_> {
     /// What is said of a message before any plugin sees it.
-    fn prejudged<'m>(&self, index: usize, message: &'m NewMessage) -> Option<(i16, &'m str, &'m str)> {
+    fn prejudged<'m>(&'m self, index: usize, message: &'m NewMessage) -> Option<(i16, &'m str, &'m str)> {
         if self.duplicates.contains(&index) {
             return Some((Status::Ignored.code(), DUPLICATE.0, DUPLICATE.1));
         }
-        message.prejudged.as_ref().map(|prejudged| (prejudged.status.code(), &*prejudged.code, &*prejudged.reason))
+        self.judged.prejudged(index, message).map(|prejudged| (prejudged.status.code(), &*prejudged.code, &*prejudged.reason))
     }
 }
 
 impl Postgres {
     async fn append_once(&self, feed: FeedId, epoch: i64, rows: &[NewMessage], advances: &[Advance]) -> Try<Appended> {
+        let marks = rows.iter().any(|row| row.delivery.as_ref().is_some_and(|piece| piece.kind != Kind::Part));
+        match self.append_under(feed, epoch, rows, advances, marks).await? {
+            Some(appended) => Ok(appended),
+            // A delivery tells its parts something: that needs the guard, which is always taken first.
+            None => self
+                .append_under(feed, epoch, rows, advances, true)
+                .await?
+                .ok_or_else(|| Error::Corrupt("an append under the guard asked for it".to_owned()).into()),
+        }
+    }
+
+    /// One try, with the settlement guard or without; `None`: it needs the guard.
+    async fn append_under(
+        &self,
+        feed: FeedId,
+        epoch: i64,
+        rows: &[NewMessage],
+        advances: &[Advance],
+        guarded: bool,
+    ) -> Try<Option<Appended>> {
         let mut connection = self.pool().await?.acquire().await?;
         let mut transaction = connection.begin().await?;
+        if guarded {
+            guard(&mut transaction).await?;
+        }
         let Some(mut numbered) = self.fence(&mut transaction, feed, epoch, rows, advances).await? else {
             transaction.rollback().await?;
-            return Ok(Appended::Fenced);
+            return Ok(Some(Appended::Fenced));
         };
         crate::faults::point("append messages", "fenced").await.map_err(sqlx::Error::from)?;
         let duplicates = duplicates(&mut transaction, feed, rows).await?;
+        let counts = |index: usize| !duplicates.contains(&index);
+        let judged = book::judge(&mut Deliveries(&mut transaction), feed, rows, counts, numbered.received_ms).await?;
+        if !judged.told.is_empty() && !guarded {
+            transaction.rollback().await?;
+            return Ok(None);
+        }
+        self.tell(&mut transaction, &judged.told).await?;
         let mut numbers = Vec::with_capacity(rows.len());
         for row in rows {
             let next = numbered.next.get_mut(&row.lane);
@@ -66,7 +101,7 @@ impl Postgres {
             *next += 1;
         }
         if !rows.is_empty() {
-            let batch = Batch { feed, received_ms: numbered.received_ms, numbers: &numbers, duplicates: &duplicates };
+            let batch = Batch { feed, received_ms: numbered.received_ms, numbers: &numbers, duplicates: &duplicates, judged: &judged };
             if self.copies(rows.iter().map(|row| row.captured.size()).sum()) {
                 let sql = format!("COPY inbox ({COLUMNS}) FROM STDIN (FORMAT binary)");
                 copy(&mut transaction, &sql, rows, |buffer, index, row| encode(buffer, &batch, index, row)).await?;
@@ -75,7 +110,7 @@ impl Postgres {
             }
         }
         super::commit(transaction, "append messages").await?;
-        Ok(Appended::Done { duplicates: duplicates.len() })
+        Ok(Some(Appended::Done { duplicates: duplicates.len() }))
     }
 
     /// Fence, positions and lane numbers in one statement; `None`: fenced.
@@ -278,7 +313,7 @@ async fn duplicates(connection: &mut PgConnection, feed: FeedId, rows: &[NewMess
 fn encode(buffer: &mut Rows, batch: &Batch<'_>, index: usize, message: &NewMessage) {
     let prejudged = batch.prejudged(index, message);
     let captured = &message.captured;
-    buffer.row(18);
+    buffer.row(19);
     buffer.int4(batch.feed.0);
     buffer.int4(message.lane);
     buffer.int8(batch.numbers[index]);
@@ -300,6 +335,7 @@ fn encode(buffer: &mut Rows, batch: &Batch<'_>, index: usize, message: &NewMessa
     buffer.some_bytes(captured.payload.as_deref());
     buffer.some_bytes(prejudged.map(|(_, code, _)| stored(code)).as_ref().map(|code| code.as_bytes()));
     buffer.some_bytes(prejudged.map(|(.., reason)| stored(reason)).as_ref().map(|reason| reason.as_bytes()));
+    buffer.some_int8(batch.judged.delivery.get(&index).copied());
 }
 
 fn size(message: &NewMessage) -> i32 {
@@ -310,11 +346,12 @@ fn size(message: &NewMessage) -> i32 {
 async fn insert(connection: &mut PgConnection, batch: &Batch<'_>, rows: &[NewMessage]) -> Try<()> {
     let sql = format!(
         "INSERT INTO inbox ({COLUMNS}) SELECT $1, lane, n, source_offset, $2, timestamp_ms, source_partition, size, id, key_hash, status,
-           source_table, ordering_key, key, headers, payload, code, reason
+           source_table, ordering_key, key, headers, payload, code, reason, delivery
          FROM unnest($3::int[], $4::bigint[], $5::bigint[], $6::bigint[], $7::int[], $8::int[], $9::uuid[], $10::uuid[], $11::smallint[],
-           $12::text[], $13::bytea[], $14::bytea[], $15::bytea[], $16::bytea[], $17::text[], $18::text[])
+           $12::text[], $13::bytea[], $14::bytea[], $15::bytea[], $16::bytea[], $17::text[], $18::text[],
+           $19::bigint[])
            AS r(lane, n, source_offset, timestamp_ms, source_partition, size, id, key_hash, status, source_table, ordering_key, key, headers,
-           payload, code, reason)"
+           payload, code, reason, delivery)"
     );
     let prejudged: Vec<_> = rows.iter().enumerate().map(|(index, row)| batch.prejudged(index, row)).collect();
     sqlx::query(sqlx::AssertSqlSafe(sql))
@@ -336,6 +373,7 @@ async fn insert(connection: &mut PgConnection, batch: &Batch<'_>, rows: &[NewMes
         .bind(rows.iter().map(|row| row.captured.payload.as_deref()).collect::<Vec<_>>())
         .bind(prejudged.iter().map(|prejudged| prejudged.map(|(_, code, _)| stored(code))).collect::<Vec<_>>())
         .bind(prejudged.iter().map(|prejudged| prejudged.map(|(.., reason)| stored(reason))).collect::<Vec<_>>())
+        .bind((0..rows.len()).map(|index| batch.judged.delivery.get(&index).copied()).collect::<Vec<_>>())
         .execute(connection)
         .await?;
     Ok(())

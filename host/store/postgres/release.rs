@@ -87,11 +87,14 @@ pub(super) async fn store(
     }
     sqlx::query(
         "INSERT INTO work (feed, lane, n, run, attempts, key_hash, status, cause, blocks, due_ms, waiting_since_ms, activation, settlement,
-           pinned, code, reason)
-         SELECT feed, lane, n, run, attempts, key_hash, status, cause, blocks, due_ms, waiting_since_ms, activation, $1, pinned, code, reason
+           pinned, code, reason, delivery)
+         SELECT feed, lane, n, run, attempts, key_hash, status, cause, blocks, due_ms, waiting_since_ms, activation, $1, pinned, code, reason,
+           delivery
          FROM unnest($2::int[], $3::int[], $4::bigint[], $5::int[], $6::int[], $7::uuid[], $8::smallint[], $9::smallint[], $10::boolean[],
-           $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::text[], $16::text[])
-           r(feed, lane, n, run, attempts, key_hash, status, cause, blocks, due_ms, waiting_since_ms, activation, pinned, code, reason)
+           $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::text[], $16::text[],
+           $17::bigint[])
+           r(feed, lane, n, run, attempts, key_hash, status, cause, blocks, due_ms, waiting_since_ms, activation, pinned, code, reason,
+             delivery)
          ON CONFLICT (feed, lane, n, run) DO UPDATE SET attempts = excluded.attempts, status = excluded.status, cause = excluded.cause,
            blocks = excluded.blocks, due_ms = excluded.due_ms, waiting_since_ms = excluded.waiting_since_ms,
            activation = excluded.activation, settlement = excluded.settlement, pinned = excluded.pinned, code = excluded.code,
@@ -113,6 +116,7 @@ pub(super) async fn store(
     .bind(rows.iter().map(|(row, _)| row.pinned).collect::<Vec<_>>())
     .bind(rows.iter().map(|(row, _)| stored(&row.code)).collect::<Vec<_>>())
     .bind(rows.iter().map(|(row, _)| stored(&row.reason)).collect::<Vec<_>>())
+    .bind(settled.iter().filter(|message| message.work.is_some()).map(|message| message.delivery).collect::<Vec<_>>())
     .execute(&mut *connection)
     .await?;
     store_waits(connection, rows.iter().filter(|(_, woken)| !woken).map(|(row, _)| *row)).await?;
@@ -159,10 +163,11 @@ pub(super) async fn drop_older(connection: &mut PgConnection, number: i64, now_m
              FROM unnest($3::int[], $4::int[], $5::uuid[], $6::bigint[]) r(feed, lane, key_hash, n) GROUP BY feed, lane, key_hash),
            gone AS (DELETE FROM work w USING newer m
              WHERE w.feed = m.feed AND w.lane = m.lane AND w.key_hash = m.key_hash AND w.n < m.n
-             RETURNING w.feed, w.lane, w.n, w.run, w.attempts, w.activation, w.key_hash, m.n AS newer),
+             RETURNING w.feed, w.lane, w.n, w.run, w.attempts, w.activation, w.key_hash, w.delivery, m.n AS newer),
            quiet AS (DELETE FROM wait x USING gone g WHERE x.feed = g.feed AND x.lane = g.lane AND x.n = g.n AND x.run = g.run),
-           ended AS (INSERT INTO outcome (feed, lane, n, run, attempts, settlement, activation, now_ms, status, code, reason)
-             SELECT g.feed, g.lane, g.n, g.run, g.attempts, $1, g.activation, $2, $7, $8, format($9, i.source_partition, i.source_offset)
+           ended AS (INSERT INTO outcome (feed, lane, n, run, attempts, settlement, activation, now_ms, status, code, reason, delivery)
+             SELECT g.feed, g.lane, g.n, g.run, g.attempts, $1, g.activation, $2, $7, $8, format($9, i.source_partition, i.source_offset),
+               g.delivery
              FROM gone g JOIN inbox i ON i.feed = g.feed AND i.lane = g.lane AND i.n = g.newer
              ON CONFLICT (feed, lane, n, run) DO UPDATE SET attempts = excluded.attempts, settlement = excluded.settlement,
                activation = excluded.activation, now_ms = excluded.now_ms, status = excluded.status, code = excluded.code,

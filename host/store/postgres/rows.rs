@@ -19,7 +19,7 @@ use crate::store::{Error, WorkMessage, WorkRow, headers};
 macro_rules! message_columns {
     () => {
         "i.feed, i.lane, i.n, i.id, i.key_hash, i.source_table, i.source_partition, i.source_offset, i.timestamp_ms, i.received_ms, \
-         i.key, i.payload, i.headers, i.status, i.code, i.reason"
+         i.key, i.payload, i.headers, i.status, i.code, i.reason, i.delivery"
     };
 }
 pub(super) use message_columns;
@@ -32,7 +32,7 @@ macro_rules! work_columns {
 }
 pub(super) use work_columns;
 
-const MESSAGE_COLUMNS: usize = 16;
+const MESSAGE_COLUMNS: usize = 17;
 
 /// Reads rows; the names of tables are kept once for all.
 #[derive(Default)]
@@ -81,6 +81,7 @@ impl Tables {
                 headers: headers::decode(bytes(row, first + 12)?)?,
             },
             received_ms: row.try_get_unchecked(first + 9)?,
+            delivery: row.try_get_unchecked(first + 16)?,
             prejudged,
         })
     }

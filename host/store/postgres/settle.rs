@@ -229,10 +229,10 @@ async fn store_ends(connection: &mut PgConnection, number: i64, settled: &[Settl
     }
     let places = Places::of(ended.iter().map(|(message, _)| *message));
     sqlx::query(
-        "INSERT INTO outcome (feed, lane, n, run, attempts, settlement, activation, now_ms, status, code, reason)
-         SELECT feed, lane, n, run, attempts, $1, activation, now_ms, status, code, reason
+        "INSERT INTO outcome (feed, lane, n, run, attempts, settlement, activation, now_ms, status, code, reason, delivery)
+         SELECT feed, lane, n, run, attempts, $1, activation, now_ms, status, code, reason, delivery
          FROM unnest($2::int[], $3::int[], $4::bigint[], $5::int[], $6::int[], $7::bigint[], $8::bigint[], $9::smallint[], $10::text[],
-           $11::text[]) r(feed, lane, n, run, attempts, activation, now_ms, status, code, reason)
+           $11::text[], $12::bigint[]) r(feed, lane, n, run, attempts, activation, now_ms, status, code, reason, delivery)
          ON CONFLICT (feed, lane, n, run) DO UPDATE SET attempts = excluded.attempts, settlement = excluded.settlement,
            activation = excluded.activation, now_ms = excluded.now_ms, status = excluded.status, code = excluded.code,
            reason = excluded.reason",
@@ -248,6 +248,7 @@ async fn store_ends(connection: &mut PgConnection, number: i64, settled: &[Settl
     .bind(ended.iter().map(|(_, end)| end.status.code()).collect::<Vec<_>>())
     .bind(ended.iter().map(|(_, end)| stored(&end.code)).collect::<Vec<_>>())
     .bind(ended.iter().map(|(_, end)| stored(&end.reason)).collect::<Vec<_>>())
+    .bind(ended.iter().map(|(message, _)| message.delivery).collect::<Vec<_>>())
     .execute(connection)
     .await?;
     Ok(())

@@ -7,15 +7,17 @@ use futures_util::TryStreamExt as _;
 use sqlx::SqliteConnection;
 
 use super::bulk::{self, Bulk, Values};
+use super::deliveries::Rows as Deliveries;
 use super::rows::{Messages, key_hash, message_columns};
 use super::{Sqlite, damaged};
 use crate::message::{FeedId, KeyHash, Message, NewMessage, Position, Status};
+use crate::store::deliveries::book;
 use crate::store::{Advance, Appended, Inbox, LaneRead, Result, headers};
 
 const INSERT: Bulk = Bulk {
     before: "INSERT INTO inbox (feed, lane, n, source_offset, received_ms, timestamp_ms, source_partition, size, id, key_hash, status,
-       source_table, ordering_key, code, reason, key, headers, payload)",
-    columns: 18,
+       source_table, ordering_key, code, reason, key, headers, payload, delivery)",
+    columns: 19,
     after: "",
 };
 const TAILS: Bulk = Bulk {
@@ -62,7 +64,7 @@ impl Inbox for Sqlite {
         if !advance(&mut transaction, feed, epoch, advances).await.map_err(self.failed(VERB))? {
             return Ok(Appended::Fenced);
         }
-        let duplicates = append(&mut transaction, feed, rows, self.now()).await.map_err(self.failed(VERB))?;
+        let duplicates = self.append_rows(&mut transaction, feed, rows).await.map_err(self.failed(VERB))?;
         self.commit(transaction, VERB).await?;
         Ok(Appended::Done { duplicates })
     }
@@ -105,41 +107,47 @@ async fn advance(connection: &mut SqliteConnection, feed: FeedId, epoch: i64, ad
     Ok(true)
 }
 
-async fn append(connection: &mut SqliteConnection, feed: FeedId, rows: &[NewMessage], now: i64) -> sqlx::Result<usize> {
-    if rows.is_empty() {
-        return Ok(0);
+impl Sqlite {
+    async fn append_rows(&self, connection: &mut SqliteConnection, feed: FeedId, rows: &[NewMessage]) -> sqlx::Result<usize> {
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let now = self.now();
+        let duplicate = duplicates(connection, feed, rows).await?;
+        let judged = book::judge(&mut Deliveries(&mut *connection), feed, rows, |index| !duplicate[index], now).await?;
+        self.tell(connection, &judged.told).await?;
+        let numbers = number(connection, feed, rows).await?;
+        let numbered: Vec<_> = rows.iter().enumerate().zip(numbers).map(|((index, row), n)| (index, row, n)).collect();
+        INSERT
+            .run(connection, &numbered, |values, (index, row, n)| {
+                let captured = &row.captured;
+                let said = judged.prejudged(*index, row).map(|said| (said.status.code(), said.code.as_str(), said.reason.as_str()));
+                let known = || (Status::Ignored.code(), "duplicate", "an earlier message has the same dedupe key");
+                let said = if duplicate[*index] { Some(known()) } else { said };
+                values
+                    .add(feed.0)
+                    .add(row.lane)
+                    .add(n)
+                    .add(captured.offset)
+                    .add(now)
+                    .add(captured.timestamp_ms)
+                    .add(captured.partition)
+                    .add(captured.size() as i64)
+                    .add(row.id)
+                    .add(&row.key_hash.0[..])
+                    .add(said.map(|said| said.0))
+                    .add(&*row.table)
+                    .add(row.ordering_key.as_deref())
+                    .add(said.map(|said| said.1))
+                    .add(said.map(|said| said.2))
+                    .add(captured.key.as_deref())
+                    .add(headers::encode(&captured.headers))
+                    .add(captured.payload.as_deref())
+                    .add(judged.delivery.get(index).copied());
+            })
+            .await?;
+        Ok(duplicate.into_iter().filter(|duplicate| *duplicate).count())
     }
-    let duplicate = duplicates(connection, feed, rows).await?;
-    let numbers = number(connection, feed, rows).await?;
-    let numbered: Vec<_> = rows.iter().zip(numbers).zip(&duplicate).map(|((row, n), duplicate)| (row, n, *duplicate)).collect();
-    INSERT
-        .run(connection, &numbered, |values, (row, n, duplicate)| {
-            let captured = &row.captured;
-            let judged = row.prejudged.as_ref().map(|judged| (judged.status.code(), judged.code.as_str(), judged.reason.as_str()));
-            let known = || (Status::Ignored.code(), "duplicate", "an earlier message has the same dedupe key");
-            let judged = if *duplicate { Some(known()) } else { judged };
-            values
-                .add(feed.0)
-                .add(row.lane)
-                .add(n)
-                .add(captured.offset)
-                .add(now)
-                .add(captured.timestamp_ms)
-                .add(captured.partition)
-                .add(captured.size() as i64)
-                .add(row.id)
-                .add(&row.key_hash.0[..])
-                .add(judged.map(|judged| judged.0))
-                .add(&*row.table)
-                .add(row.ordering_key.as_deref())
-                .add(judged.map(|judged| judged.1))
-                .add(judged.map(|judged| judged.2))
-                .add(captured.key.as_deref())
-                .add(headers::encode(&captured.headers))
-                .add(captured.payload.as_deref());
-        })
-        .await?;
-    Ok(duplicate.into_iter().filter(|duplicate| *duplicate).count())
 }
 
 /// Gives each row its number and moves the tails of the lanes.

@@ -16,11 +16,11 @@ use crate::store::{WorkMessage, WorkRow, headers};
 macro_rules! message_columns {
     () => {
         "i.feed, i.lane, i.n, i.source_offset, i.received_ms, i.timestamp_ms, i.source_partition, i.id, i.key_hash, i.status, i.source_table, \
-         i.code, i.reason, i.key, i.headers, i.payload"
+         i.code, i.reason, i.key, i.headers, i.payload, i.delivery"
     };
 }
 /// How many there are.
-pub(super) const MESSAGE_COLUMNS: usize = 16;
+pub(super) const MESSAGE_COLUMNS: usize = 17;
 
 /// The columns of a work row, from a work `w`.
 macro_rules! work_columns {
@@ -61,6 +61,7 @@ impl Messages {
                 timestamp_ms: row.try_get(5)?,
             },
             received_ms: row.try_get(4)?,
+            delivery: row.try_get(16)?,
             prejudged,
         })
     }

@@ -29,15 +29,16 @@ const LEAVE: Bulk = Bulk {
 const STAY: Bulk = Bulk {
     before:
         "INSERT OR REPLACE INTO work (feed, lane, n, run, attempts, key_hash, status, cause, blocks, due_ms, waiting_since_ms, activation,
-       settlement, pinned, code, reason)",
-    columns: 16,
+       settlement, pinned, code, reason, delivery)",
+    columns: 17,
     after: "",
 };
 const WAIT: Bulk =
     Bulk { before: "INSERT OR REPLACE INTO wait (feed, lane, n, run, ordinal, hash, prefix, request)", columns: 8, after: "" };
 pub(super) const END: Bulk = Bulk {
-    before: "INSERT OR REPLACE INTO outcome (feed, lane, n, run, attempts, settlement, activation, now_ms, status, code, reason)",
-    columns: 11,
+    before: "INSERT OR REPLACE INTO outcome (feed, lane, n, run, attempts, settlement, activation, now_ms, status, code, reason,
+       delivery)",
+    columns: 12,
     after: "",
 };
 const ANSWERS: Bulk = Bulk { before: "INSERT OR REPLACE INTO answers (feed, lane, n, run, data)", columns: 5, after: "" };
@@ -88,6 +89,11 @@ impl Sqlite {
         let now = self.now();
         self.put_in(&mut transaction, writes, bindings, now).await.map_err(self.failed(VERB))?;
         self.commit(transaction, VERB).await
+    }
+
+    /// Writes what deliveries tell their parts, under a settlement of its own.
+    pub(super) async fn tell(&self, connection: &mut SqliteConnection, told: &[Write]) -> sqlx::Result<()> {
+        if told.is_empty() { Ok(()) } else { self.put_in(connection, told, &[], self.now()).await }
     }
 
     async fn put_in(&self, connection: &mut SqliteConnection, writes: &[Write], bindings: &[Binding], now: i64) -> sqlx::Result<()> {
@@ -254,11 +260,11 @@ impl Settling {
         let last: HashMap<(Place, i32), usize> =
             settled.iter().enumerate().filter(|(_, s)| s.had_work || s.work.is_some()).map(|(i, s)| ((s.place, s.run), i)).collect();
         let staying = settled.iter().enumerate().filter(|(i, s)| s.work.is_some() && last.get(&(s.place, s.run)) == Some(i));
-        let (mut rows, mut waits) = (Vec::<(&WorkRow, bool)>::new(), Vec::new());
+        let (mut rows, mut waits) = (Vec::<(&WorkRow, bool, Option<i64>)>::new(), Vec::new());
         for (index, settled) in staying {
             let row = settled.work.as_ref().expect("only rows that stay were kept");
             let woken = changes.wakes(index, settled);
-            rows.push((row, woken));
+            rows.push((row, woken, settled.delivery));
             if !woken {
                 for (request, ordinal) in row.waits.iter().zip(0_i64..) {
                     let Some(awaited) = Awaited::of(request) else { continue };
@@ -267,13 +273,13 @@ impl Settling {
                 }
             }
         }
-        STAY.run(connection, &rows, |values, (row, woken)| {
+        STAY.run(connection, &rows, |values, (row, woken, delivery)| {
             let (status, cause, due) =
                 if *woken { (Status::Pending, Cause::Woken, Some(self.now)) } else { (row.status, row.cause, row.due_ms) };
             bind_place(values, row.place, row.run);
             values.add(row.attempts).add(&row.key_hash.0[..]).add(status.code()).add(cause.code()).add(row.blocks).add(due);
             values.add(row.waiting_since_ms).add(row.activation).add(number).add(row.pinned);
-            values.add(row.code.as_str()).add(row.reason.as_str());
+            values.add(row.code.as_str()).add(row.reason.as_str()).add(*delivery);
         })
         .await?;
         WAIT.run(connection, &waits, |values, (row, ordinal, awaited, text)| {
@@ -281,7 +287,7 @@ impl Settling {
             values.add(ordinal).add(&awaited.hash.0[..]).add(awaited.prefix.as_deref()).add(text.as_str());
         })
         .await?;
-        Ok(rows.iter().filter(|(_, woken)| *woken).count())
+        Ok(rows.iter().filter(|(_, woken, _)| *woken).count())
     }
 }
 
@@ -298,9 +304,9 @@ fn bind_place(values: &mut Values, place: Place, run: i32) {
 }
 
 /// The columns of [`END`] after the place.
-pub(super) fn bind_end(values: &mut Values, end: &End, number: i64) {
+pub(super) fn bind_end(values: &mut Values, end: &End, number: i64, delivery: Option<i64>) {
     values.add(end.attempts).add(number).add(end.activation).add(end.now_ms).add(end.status.code());
-    values.add(end.code.as_str()).add(end.reason.as_str());
+    values.add(end.code.as_str()).add(end.reason.as_str()).add(delivery);
 }
 
 /// Outcome rows and kept answers.
@@ -308,7 +314,7 @@ async fn ends(connection: &mut SqliteConnection, settled: &[Settled], number: i6
     let ends: Vec<_> = settled.iter().filter_map(|settled| settled.end.as_ref().map(|end| (settled, end))).collect();
     END.run(connection, &ends, |values, (settled, end)| {
         bind_place(values, settled.place, settled.run);
-        bind_end(values, end, number);
+        bind_end(values, end, number, settled.delivery);
     })
     .await?;
     let answers: Vec<_> = settled.iter().filter_map(|settled| settled.answers.as_deref().map(|data| (settled, data))).collect();

@@ -54,7 +54,8 @@ const STILL_BLOCKED: Bulk = Bulk {
 const OLDER: Bulk = Bulk {
     before: "WITH r (feed, lane, key_hash, n) AS (",
     columns: 4,
-    after: ") SELECT w.feed, w.lane, w.n, w.run, w.key_hash, w.attempts, w.activation, i.source_partition, i.source_offset FROM r
+    after: ") SELECT w.feed, w.lane, w.n, w.run, w.key_hash, w.attempts, w.activation, i.source_partition, i.source_offset,
+       w.delivery FROM r
      CROSS JOIN work w INDEXED BY work_key ON w.feed = r.feed AND w.lane = r.lane AND w.key_hash = r.key_hash AND w.n < r.n
      CROSS JOIN inbox i ON i.feed = r.feed AND i.lane = r.lane AND i.n = r.n",
 };
@@ -143,11 +144,11 @@ pub(super) async fn drop_older(
             activation: row.try_get(6)?,
             now_ms: now,
         };
-        ends.push((place, end));
+        ends.push((place, end, row.try_get::<Option<i64>, _>(9)?));
     }
-    END.run(connection, &ends, |values, (place, end)| {
+    END.run(connection, &ends, |values, (place, end, delivery)| {
         bind_place(values, place);
-        bind_end(values, end, number);
+        bind_end(values, end, number, *delivery);
     })
     .await?;
     Ok(keys.into_iter().collect())

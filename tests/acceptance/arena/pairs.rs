@@ -61,5 +61,6 @@ pub fn message(table: &str, payload: &Value) -> Message {
         captured: Captured { payload: Some(payload.to_string().into()), ..Captured::default() },
         received_ms: 0,
         prejudged: None,
+        delivery: None,
     }
 }

@@ -171,5 +171,6 @@ fn recipient(ident: &str) -> Message {
         captured: Captured { payload: Some(payload.to_string().into()), ..Captured::default() },
         received_ms: 0,
         prejudged: None,
+        delivery: None,
     }
 }

@@ -87,6 +87,7 @@ impl Parts {
             captured: Captured { payload: Some(payload.to_string().into()), ..Captured::default() },
             received_ms: 0,
             prejudged: None,
+            delivery: None,
         };
         let verdict = self.translator.translate(&mut self.runtime.here(), &message, "parts", &Context::default());
         let verdict = verdict.map_err(|trouble| anyhow::anyhow!("{}: {}", trouble.code, trouble.text))?;

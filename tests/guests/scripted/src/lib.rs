@@ -90,11 +90,15 @@ impl Scripted {
             translation = translation.bind(Binding::new("n", text(&binding[0]), text(&binding[1])));
         }
         let key = script["key"].as_str().unwrap_or_default();
+        let delivery = ctx.delivery().map(|delivery| json!([delivery.id, delivery.params, delivery.expected]));
         for i in 0..script["outputs"].as_u64().unwrap_or(1) {
-            let payload = json!({
+            let mut payload = json!({
                 "key": key, "seq": script["seq"], "i": i, "saw": saw, "attempt": ctx.attempt(), "by": self.config,
                 "waited": ctx.waited_ms(), "cause": format!("{:?}", ctx.cause()),
             });
+            if let Some(delivery) = &delivery {
+                payload["delivery"] = delivery.clone();
+            }
             let mut output = Output::put("out", key, payload.to_string());
             // What "changed" means: what was seen, not when.
             if script["revisit"].is_u64() {
