@@ -58,6 +58,11 @@ const MUST_BE_ZERO: &[(&str, &str)] = &[
         "outputs that are stored twice",
         "SELECT count(*) FROM (SELECT 1 AS one FROM output GROUP BY target, feed, lane, n, run, ordinal HAVING count(*) > 1) x",
     ),
+    (
+        "outputs that were settled before those of an earlier message of their key",
+        "SELECT count(*) FROM (SELECT o.n, lag(o.n) OVER (PARTITION BY o.feed, o.lane, o.key ORDER BY s.number, o.position) AS earlier
+       FROM output o JOIN settlement s ON s.batch = o.batch WHERE o.run = 0) x WHERE x.earlier > x.n",
+    ),
     ("outputs without a settlement", "SELECT count(*) FROM output o WHERE NOT EXISTS (SELECT 1 FROM settlement s WHERE s.batch = o.batch)"),
     (
         "settlements whose numbers have gaps",

@@ -9,6 +9,7 @@ mod hosts;
 mod kills;
 mod ledger;
 mod mutants;
+mod outages;
 mod points;
 mod proxy;
 mod table;
@@ -30,7 +31,6 @@ mod rig;
 #[expect(dead_code, reason = "other test binaries use the rest")]
 mod script;
 #[path = "../support/services.rs"]
-#[expect(dead_code, reason = "other test binaries use the rest")]
 mod services;
 #[path = "../cli/tolk.rs"]
 #[expect(dead_code, reason = "other test binaries use the rest")]
@@ -51,7 +51,7 @@ use std::process::ExitCode;
 use table::{Experiment, Suite};
 
 fn experiments() -> Vec<Experiment> {
-    [points::all(), kills::all(), mutants::all(), hosts::all()].into_iter().flatten().collect()
+    [points::all(), kills::all(), mutants::all(), hosts::all(), outages::all()].into_iter().flatten().collect()
 }
 
 fn main() -> ExitCode {

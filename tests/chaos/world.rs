@@ -118,7 +118,7 @@ impl World {
             if stands != stood {
                 (stood, since) = (stands, Instant::now());
             }
-            let said = || self.hosts.last().map_or_else(String::new, |host| tail(&host.said()));
+            let said = || self.hosts.iter().map(|host| tail(&host.said())).collect::<Vec<_>>().join("\n---\n");
             assert!(since.elapsed() < self.patience(), "it does not come: {what}; it stays at {stood}; a host says:\n{}", said());
             self.revive();
             tokio::time::sleep(POLL).await;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use bytes::Bytes;
 use serde_json::Value;
 use tolk::message::Captured;
 use tolk::plugin::Scan;
@@ -65,14 +66,22 @@ fn same_bytes<'a>(stored: impl Iterator<Item = &'a Captured>, sent: impl Iterato
     assert!(stored.is_empty(), "nobody sent {:?}", stored.keys());
 }
 
-/// The database holds each output once, those that a sink refused too.
+/// The database holds each output once, those that a sink refused too, and those of a key in its messages' order.
 async fn stored_outputs(rig: &Rig, sent: &[Message]) {
     let (mut cursor, mut ids) = (OutputCursor::default(), Vec::new());
+    let mut newest: HashMap<Bytes, (u64, u64)> = HashMap::new();
     loop {
         let (rows, _) = rig.store.outputs("out", cursor, 1_000, 64 << 20).await.unwrap();
         let Some(last) = rows.last() else { break };
         cursor = last.cursor;
         ids.extend(rows.iter().map(|row| row.event_id.to_string()));
+        for row in rows {
+            let payload: Value = serde_json::from_slice(row.payload.as_deref().unwrap()).unwrap();
+            let at = (payload["seq"].as_u64().unwrap(), payload["i"].as_u64().unwrap());
+            if let Some(before) = newest.insert(row.key.clone().unwrap(), at) {
+                assert!(before < at, "{:?}: {at:?} was settled after {before:?}", row.key);
+            }
+        }
     }
     let unique: HashSet<&String> = ids.iter().collect();
     assert_eq!(unique.len(), ids.len(), "an output is stored twice");
