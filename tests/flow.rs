@@ -3,6 +3,7 @@
 mod actions;
 mod deliveries;
 mod ends;
+mod model;
 mod order;
 mod pacing;
 mod postgres;

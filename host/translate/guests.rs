@@ -17,6 +17,10 @@ const TASK_MESSAGES: usize = 64;
 const AHEAD: usize = 32;
 /// How soon a message of a paused table is looked at again, should its resume be missed, in milliseconds.
 const PAUSED_MS: u64 = 60_000;
+/// The code of a message whose guest the machine could not run.
+const ENGINE: &str = "engine";
+/// How soon it is tried again, in milliseconds.
+const ENGINE_MS: u64 = 1_000;
 /// The code of a message that was taken along in a CPU task but not run.
 const NOT_RUN: &str = "not-run";
 
@@ -237,6 +241,10 @@ impl Engine {
         let verdict = match result {
             Ok(verdict) => verdict,
             Err(trouble) if trouble.code == NOT_RUN || !self.is_first(seq) => return self.revive(seq),
+            // The machine's trouble, not the guest's: no memory for an instance, no place.
+            Err(trouble) if trouble.code == ENGINE => {
+                return self.finish(seq, Said::Parked { code: ENGINE, reason: trouble.text, after_ms: ENGINE_MS });
+            }
             Err(trouble) => return self.finish(seq, Said::Trouble { code: trouble.code.to_owned(), reason: trouble.text }),
         };
         for line in &verdict.log {
