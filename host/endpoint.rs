@@ -23,6 +23,9 @@ use uuid::Uuid;
 
 use crate::plugin::{Call, Response};
 
+/// The collection of the entries that are written when an endpoint answers again, by its name.
+pub const RECOVERED: &str = "tolk.endpoints";
+
 /// What became of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Called {
@@ -46,6 +49,9 @@ pub trait Caller: Send + Sync {
     /// Makes one call for `origin`: a message's id, or an order's. Equal calls of one origin carry the same idempotency key. Never panics,
     /// always returns within the endpoint's own time-outs.
     async fn call(&self, call: &Call, origin: Uuid) -> Called;
+
+    /// Pauses these endpoints, and no others.
+    fn pause_only(&self, _endpoints: &[&str]) {}
 
     /// Whether an endpoint has failed last, or is paused. Once it is not, messages that parked for it may go on.
     fn is_away(&self, _endpoint: &str) -> bool {
@@ -172,6 +178,10 @@ impl Caller for Endpoints {
             return Called::Wrong { reason };
         };
         endpoint.call(call, origin).await
+    }
+
+    fn pause_only(&self, endpoints: &[&str]) {
+        self.by_name.iter().for_each(|(name, endpoint)| endpoint.set_paused(endpoints.contains(&name.as_str())));
     }
 
     fn is_away(&self, endpoint: &str) -> bool {

@@ -13,8 +13,9 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::config::Config;
-use crate::endpoint::State;
+use crate::endpoint::{RECOVERED, State};
 use crate::message::{KeyHash, Place, Status};
+use crate::plugin::Request;
 use crate::store::{Activation, Component, MessageDetail, Overview, Paused, Result, Store};
 
 pub use stuck::{Stuck, named, resume, stuck};
@@ -243,6 +244,13 @@ impl Trail<'_> {
         let row = &detail.status;
         if let Some(due) = row.due_ms {
             why.wakes = vec![format!("the next try at {}, after {} tries", text::time(due), row.attempts)];
+        }
+        for request in &detail.waits {
+            if let Request::Entry { collection, key } = request
+                && collection == RECOVERED
+            {
+                why.wakes.push(format!("an answer of endpoint {key} to whichever message asks it next: then all that have parked go on"));
+            }
         }
         let reason = row.reason.as_deref().unwrap_or_default();
         let endpoints = self.known.endpoints.iter().flatten();

@@ -2,6 +2,7 @@
 
 pub mod actions;
 pub mod answers;
+mod away;
 pub mod ends;
 pub mod engine;
 pub mod guests;

@@ -1,6 +1,7 @@
 //! The translate loop on a real store with a real component: what becomes of messages, in which order, and what others see meanwhile.
 
 mod actions;
+mod away;
 mod deliveries;
 mod ends;
 mod model;

@@ -16,7 +16,7 @@ use crate::message::FeedId;
 use crate::publish::Publish;
 use crate::sink::{self, Sink};
 use crate::source;
-use crate::store::{Host, Owned, TargetLease, Wanted};
+use crate::store::{Host, Owned, Pausable, Paused, TargetLease, Wanted};
 use crate::translate::engine::{Engine, Parts};
 use crate::trouble::{Chain, Pause};
 
@@ -185,6 +185,12 @@ async fn refresh(app: &App, stop: CancellationToken) {
         match app.store.pauses().await {
             Ok(now) if now != **app.pauses.load() => {
                 tracing::info!(paused = now.len(), "what is paused changed");
+                let endpoint = |paused: &Paused| match &paused.of {
+                    Pausable::Endpoint { endpoint } => Some(endpoint.clone()),
+                    _ => None,
+                };
+                let endpoints: Vec<String> = now.iter().filter_map(endpoint).collect();
+                app.caller.pause_only(&endpoints.iter().map(String::as_str).collect::<Vec<_>>());
                 app.pauses.store(Arc::new(now));
             }
             Ok(_) => {}

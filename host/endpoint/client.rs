@@ -136,9 +136,9 @@ impl Endpoint {
 
     /// Pauses or resumes it. While it is paused nothing is sent; what was cached before is not given out afterwards.
     pub fn set_paused(&self, paused: bool) {
-        self.paused.store(paused, Ordering::Relaxed);
-        if let Some(cache) = self.cache.as_ref().filter(|_| paused) {
-            cache.forget();
+        let was = self.paused.swap(paused, Ordering::Relaxed);
+        if paused && !was {
+            self.forget();
         }
     }
 

@@ -22,7 +22,7 @@ impl Engine {
         let reads = judge::host_reads(run, &outcome);
         if reads.is_empty() && judge::not_loaded(run, &outcome) {
             let reason = "a plugin was activated for its table, and this host has not loaded it; see its log".to_owned();
-            return self.finish(seq, Said::Parked { code: "plugin-not-loaded", reason, after_ms: NOT_LOADED_MS });
+            return self.finish(seq, Said::Parked { code: "plugin-not-loaded", reason, after_ms: NOT_LOADED_MS, on: Vec::new() });
         }
         if reads.is_empty() {
             return self.finish(seq, Said::Outcome(outcome));
@@ -37,7 +37,8 @@ impl Engine {
         if run.stale || run.seen.iter().any(|seen| self.overlay.outdated(seen)) {
             return self.again(seq);
         }
-        let run = self.runs.remove(&seq).expect("it was there");
+        let mut run = self.runs.remove(&seq).expect("it was there");
+        run.took_ms = self.now_ms.saturating_sub(run.context.now_ms).max(0);
         let (key, place, behind) = (run.key(), run.message.place, matches!(said, Said::Behind));
         // A row that stands behind as it did before needs no settlement.
         if behind && run.row.as_ref().is_some_and(|row| row.status == Status::Behind) {

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::actions::{Desk, Opened};
+use super::away::Away;
 use super::judge::Said;
 use super::lanes::{Lanes, Map, Open, Set};
 use super::overlay::Overlay;
@@ -97,6 +98,8 @@ pub(super) enum Event {
     Read(Vec<(Seq, Request, bool)>, store::Result<store::Snapshot>),
     /// A call has come back.
     Called(Seq, Call, Called),
+    /// It was told, or not, that these endpoints answer again.
+    Told(Vec<String>, store::Result<()>),
     /// A settlement has come back.
     Settled(Box<store::Settlement>, store::Result<store::Verdict>),
 }
@@ -133,6 +136,8 @@ pub struct Engine {
     pub(super) asking: Set<i64>,
     /// Operators' actions.
     pub(super) desk: Desk,
+    /// Endpoints that messages have parked for.
+    pub(super) away: Away,
     /// When keys ended last.
     pub(super) pace: Pace,
     last_due: Instant,
@@ -172,6 +177,7 @@ impl Engine {
             draining: Set::default(),
             asking: Set::default(),
             desk: Desk::default(),
+            away: Away::default(),
             pace: Pace::default(),
             last_due: Instant::now(),
             found_none: false,
@@ -291,6 +297,7 @@ impl Engine {
 
     fn idle(&self) -> bool {
         let busy = self.fetching || self.asking_due || self.ask_new || self.ask_due || self.settling.is_some() || self.has_actions();
+        let busy = busy || self.away.is_telling();
         !busy && self.runs.is_empty() && self.finished.is_empty()
     }
 
@@ -301,6 +308,7 @@ impl Engine {
         self.ask_actions();
         self.dispatch();
         self.send_reads();
+        self.tell_recovered();
         self.settle_if_due();
         // A settlement that was just built may have put nothing in flight; what it freed can run.
         self.dispatch();
@@ -333,6 +341,7 @@ impl Engine {
                 self.failed(error, false, false);
             }
             Event::Called(seq, call, called) => self.called(seq, call, called),
+            Event::Told(endpoints, told) => self.told(endpoints, told),
             Event::Settled(settlement, result) => self.settled(*settlement, result),
         }
     }

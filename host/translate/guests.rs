@@ -16,7 +16,7 @@ const TASK_MESSAGES: usize = 64;
 /// Messages of one key that are run ahead in one CPU task.
 const AHEAD: usize = 32;
 /// How soon a message of a paused table is looked at again, should its resume be missed, in milliseconds.
-const PAUSED_MS: u64 = 60_000;
+pub(super) const PAUSED_MS: u64 = 60_000;
 /// The code of a message whose guest the machine could not run.
 const ENGINE: &str = "engine";
 /// How soon it is tried again, in milliseconds.
@@ -160,7 +160,7 @@ impl Engine {
             let Paused { by, why, .. } = paused;
             let resume = format!("`tolk resume --feed {} --table {table}`", run.feed.name);
             let reason = format!("{by} paused the table: {why}; {resume}");
-            return Some(Said::Parked { code: store::actions::PAUSED, reason, after_ms: PAUSED_MS });
+            return Some(Said::Parked { code: store::actions::PAUSED, reason, after_ms: PAUSED_MS, on: Vec::new() });
         }
         let interval = run.feed.min_key_interval_ms(table);
         if interval == 0 {
@@ -168,7 +168,7 @@ impl Engine {
         }
         let after_ms = self.pace.wait_ms(&run.key(), interval, self.now_ms)?;
         let reason = format!("its key ended less than min_key_interval_ms = {interval} ago");
-        Some(Said::Parked { code: "paced", reason, after_ms })
+        Some(Said::Parked { code: "paced", reason, after_ms, on: Vec::new() })
     }
 
     fn want_translator(&mut self, seq: Seq) {
@@ -243,7 +243,7 @@ impl Engine {
             Err(trouble) if trouble.code == NOT_RUN || !self.is_first(seq) => return self.revive(seq),
             // The machine's trouble, not the guest's: no memory for an instance, no place.
             Err(trouble) if trouble.code == ENGINE => {
-                return self.finish(seq, Said::Parked { code: ENGINE, reason: trouble.text, after_ms: ENGINE_MS });
+                return self.finish(seq, Said::Parked { code: ENGINE, reason: trouble.text, after_ms: ENGINE_MS, on: Vec::new() });
             }
             Err(trouble) => return self.finish(seq, Said::Trouble { code: trouble.code.to_owned(), reason: trouble.text }),
         };

@@ -21,8 +21,8 @@ pub enum Said {
     Outcome(Outcome),
     /// The attempt failed outside the guest and counts: a retried status.
     Attempt { code: String, reason: String, after_ms: Option<u64> },
-    /// The attempt could not be made and does not count: an endpoint is away.
-    Parked { code: &'static str, reason: String, after_ms: u64 },
+    /// The attempt could not be made and does not count: an endpoint is away. It is tried again after a time, or when one of `on` changes.
+    Parked { code: &'static str, reason: String, after_ms: u64, on: Vec<Request> },
     /// The plugin or its call is at fault: a trap, a limit, no progress.
     Trouble { code: String, reason: String },
     /// Ingest had judged it.
@@ -131,9 +131,9 @@ fn fill(run: &Run, said: Said, settled: &mut Settled) {
             settled.work = Some(failed(run, "no-progress".to_owned(), "needs are never an end".to_owned()));
         }
         Said::Attempt { code, reason, after_ms } => settled.work = Some(retry(run, code, reason, after_ms)),
-        Said::Parked { code, reason, after_ms } => {
-            let due = run.context.now_ms.saturating_add_unsigned(after_ms);
-            settled.work = Some(WorkRow { due_ms: Some(due), cause: Cause::Retry, ..row(run, Status::Retry, code.to_owned(), reason) });
+        Said::Parked { code, reason, after_ms, on } => {
+            let (due_ms, cause) = (Some(run.ended_ms().saturating_add_unsigned(after_ms)), Cause::Retry);
+            settled.work = Some(WorkRow { due_ms, cause, waits: on, ..row(run, Status::Retry, code.to_owned(), reason) });
         }
         Said::Trouble { code, reason } => settled.work = Some(trouble(run, code, reason)),
         Said::Held { reason } => {
@@ -215,7 +215,7 @@ fn retry(run: &Run, code: String, reason: String, after_ms: Option<u64>) -> Work
     let backoff_ms = class.and_then(|class| class.backoff_ms.as_ref()).unwrap_or(&config.backoff_ms);
     let step = usize::try_from(attempts - 1).unwrap_or(0).min(backoff_ms.len().saturating_sub(1));
     let after = after_ms.or_else(|| backoff_ms.get(step).copied()).unwrap_or(1_000);
-    let due = run.context.now_ms.saturating_add_unsigned(after);
+    let due = run.ended_ms().saturating_add_unsigned(after);
     WorkRow { attempts, due_ms: Some(due), cause: Cause::Retry, ..row(run, Status::Retry, code, reason) }
 }
 

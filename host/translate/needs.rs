@@ -48,6 +48,11 @@ impl Engine {
     fn call(&self, seq: Seq, call: Call) {
         let (caller, sender) = (self.parts.caller.clone(), self.sender.clone());
         let origin = self.runs[&seq].message.id;
+        if let Some(paused) = self.paused(&call.endpoint) {
+            // By the same way as every answer: the rest of this round's calls are still to be made.
+            let _ = sender.send(Event::Called(seq, call, paused));
+            return;
+        }
         tokio::spawn(async move {
             let called = caller.call(&call, origin).await;
             let _ = sender.send(Event::Called(seq, call, called));
@@ -61,7 +66,7 @@ impl Engine {
             Called::Away { reason, .. } if call.lenient => Reply::Unreachable(reason),
             Called::Failed { reason, .. } if call.lenient => Reply::Unreachable(reason),
             Called::Failed { code, reason, after_ms } => return self.finish(seq, Said::Attempt { code, reason, after_ms }),
-            Called::Away { reason, after_ms } => return self.finish(seq, Said::Parked { code: "endpoint-away", reason, after_ms }),
+            Called::Away { reason, after_ms } => return self.park(seq, call, reason, after_ms),
             Called::Wrong { reason } => return self.finish(seq, Said::Trouble { code: "bad-call".to_owned(), reason }),
         };
         if let Reply::Response(response) = &reply {

@@ -82,6 +82,8 @@ pub struct Run {
     pub stale: bool,
     /// Times its reads were found stale.
     pub conflicts: u32,
+    /// How long its attempt took, in milliseconds, once it has ended.
+    pub took_ms: i64,
     /// Whether it is with a CPU thread.
     pub running: bool,
     /// What its writes hang on.
@@ -121,6 +123,7 @@ impl Run {
             judged: None,
             stale: false,
             conflicts: 0,
+            took_ms: 0,
             running: false,
             cell: Cell::default(),
             ordered: None,
@@ -129,6 +132,11 @@ impl Run {
             revisit: None,
             aside: false,
         })
+    }
+
+    /// When its attempt ended, as far as the loop's clock tells: `now` is that of its first round, and calls take their time.
+    pub fn ended_ms(&self) -> i64 {
+        self.context.now_ms.saturating_add(self.took_ms)
     }
 
     /// Whether it is a row above its lane's cursor, without one in `work`.

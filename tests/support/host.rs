@@ -105,7 +105,7 @@ impl TestHost {
         let registry = Arc::new(Registry::open(store.clone(), RUNTIME.clone(), BTreeMap::<String, Limits>::new()).await.unwrap());
         let host = store.join("test", 60_000).await.unwrap();
         let (stub, counts, pauses) = (Arc::new(Stub::default()), Arc::new(Counts::default()), Arc::<ArcSwap<Vec<Paused>>>::default());
-        let mut engine = engine(&store, &registry, &stub, &counts, &pauses, &feed, &host).await;
+        let mut engine = engine(&store, &registry, stub.clone(), &counts, &pauses, &feed, &host).await;
         let (feed_epoch, lanes) = claim(&*store, &host, feed.id).await;
         engine.own(&lanes).await.unwrap();
         Self { store, clock, stub, counts, engine, registry, pauses, host, feed, feed_epoch, router, next_offset: 0, _folder: None }
@@ -234,13 +234,24 @@ impl TestHost {
         self.words().await.iter().filter(|word| *word == status.as_str()).count()
     }
 
+    /// The same host with another answerer of calls.
+    pub async fn with_caller(mut self, caller: Arc<dyn Caller>) -> Self {
+        self.store.leave(&self.host).await.unwrap();
+        self.host = self.store.join("test", 60_000).await.unwrap();
+        self.engine = engine(&self.store, &self.registry, caller, &self.counts, &self.pauses, &self.feed, &self.host).await;
+        let (feed_epoch, lanes) = claim(&*self.store, &self.host, self.feed.id).await;
+        self.feed_epoch = feed_epoch;
+        self.engine.own(&lanes).await.unwrap();
+        self
+    }
+
     /// A second engine that takes everything over, as after a crash: nothing of the first one's memory is left.
     pub async fn crash(&mut self) {
         self.clock.fetch_add(120_000, Ordering::SeqCst);
         // The file's lock goes with the process; here it goes by leaving.
         self.store.leave(&self.host).await.unwrap();
         self.host = self.store.join("test", 60_000).await.unwrap();
-        self.engine = engine(&self.store, &self.registry, &self.stub, &self.counts, &self.pauses, &self.feed, &self.host).await;
+        self.engine = engine(&self.store, &self.registry, self.stub.clone(), &self.counts, &self.pauses, &self.feed, &self.host).await;
         let (feed_epoch, lanes) = claim(&*self.store, &self.host, self.feed.id).await;
         self.feed_epoch = feed_epoch;
         self.engine.own(&lanes).await.unwrap();
@@ -250,7 +261,7 @@ impl TestHost {
 async fn engine(
     store: &Arc<dyn Store>,
     registry: &Arc<Registry>,
-    stub: &Arc<Stub>,
+    caller: Arc<dyn Caller>,
     counts: &Arc<Counts>,
     pauses: &Arc<ArcSwap<Vec<Paused>>>,
     feed: &Arc<Feed>,
@@ -260,7 +271,7 @@ async fn engine(
         store: store.clone(),
         runtime: RUNTIME.clone(),
         registry: registry.clone(),
-        caller: stub.clone(),
+        caller,
         feeds: vec![feed.clone()],
         host: host.clone(),
         secret: store.secret().await.unwrap(),

@@ -122,10 +122,11 @@ const READINGS: &[Reading] = &[
     },
     Reading {
         name: "waits",
-        says: "each wait is of a message that waits, and each message that waits has a time at which it ends",
+        says: "each wait is of a message that waits or is to be tried again, and each message that waits has a time at which it ends",
         sql: "WITH wrong AS (
                 SELECT x.feed, x.lane, x.n FROM wait x
-                  LEFT JOIN work w ON w.feed = x.feed AND w.lane = x.lane AND w.n = x.n AND w.run = x.run AND w.status = 3 WHERE w.n IS NULL
+                  LEFT JOIN work w ON w.feed = x.feed AND w.lane = x.lane AND w.n = x.n AND w.run = x.run AND w.status IN (3, 4)
+                  WHERE w.n IS NULL
                 UNION ALL SELECT feed, lane, n FROM work WHERE status = 3 AND due_ms IS NULL)
               SELECT 0, count(*), min(printf('feed %s, lane %s, row %s', feed, lane, n)) FROM wrong",
     },
