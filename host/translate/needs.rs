@@ -60,8 +60,19 @@ impl Engine {
     }
 
     pub(super) fn called(&mut self, seq: Seq, call: Call, called: Called) {
-        let Some(run) = self.runs.get_mut(&seq) else { return };
+        if !self.runs.contains_key(&seq) {
+            return;
+        }
+        let first = self.is_first(seq);
+        let run = self.runs.get_mut(&seq).expect("it is there");
         let reply = match called {
+            // Only the first of its key may end: this one asks again when its turn comes.
+            Called::Failed { .. } | Called::Away { .. } | Called::Wrong { .. }
+                if !first && (!call.lenient || matches!(called, Called::Wrong { .. })) =>
+            {
+                run.open -= 1;
+                return self.resume(seq);
+            }
             Called::Response(response) => Reply::Response(response),
             Called::Away { reason, .. } if call.lenient => Reply::Unreachable(reason),
             Called::Failed { reason, .. } if call.lenient => Reply::Unreachable(reason),
@@ -122,6 +133,11 @@ impl Engine {
         if run.open > 0 {
             return;
         }
+        // An earlier one of its key came back meanwhile, to run again: this one goes on when its turn comes.
+        if !self.is_first(seq) {
+            return;
+        }
+        let run = self.runs.get_mut(&seq).expect("it was there");
         match run.judged.take() {
             Some(outcome) => self.conclude(seq, outcome),
             None if !run.running => self.ready.push(seq),

@@ -11,11 +11,11 @@ use crate::world::{Resends, World, tail};
 pub fn all() -> Vec<Experiment> {
     vec![
         experiment!("F12", short, "SIGSTOP of a replica for 3 leases, then SIGCONT: a zombie", zombie),
-        experiment!("F13", short, "no more memory: RLIMIT_AS below what a replica uses", out_of_memory),
-        experiment!("F26", short, "the feed's ingest is moved to the other replica every 3 s", ingest_moves),
-        experiment!("F27", short, "the ingest stalls with a batch in hand while another replica takes the feed", ingest_stalls),
+        experiment!("F13", long, "no more memory: RLIMIT_AS below what a replica uses", out_of_memory),
+        experiment!("F26", long, "the feed's ingest is moved to the other replica every 3 s", ingest_moves),
+        experiment!("F27", long, "the ingest stalls with a batch in hand while another replica takes the feed", ingest_stalls),
         experiment!("R04", short, "graceful stop under load, again and again", graceful_stops),
-        experiment!("C01", short, "a replica's clock an hour ahead, one behind, one that jumps", wrong_clocks),
+        experiment!("C01", long, "a replica's clock an hour ahead, one behind, one that jumps", wrong_clocks),
     ]
 }
 

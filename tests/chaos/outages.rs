@@ -14,10 +14,10 @@ pub fn all() -> Vec<Experiment> {
     vec![
         experiment!("F14", short, "PostgreSQL restarted: fast, immediate, kill -9", restarts),
         experiment!("F16", short, "pg_terminate_backend of all connections, 5 times a second", terminations),
-        experiment!("F17", short, "every connection of the server taken by others", no_connections),
-        experiment!("F20", short, "LOCK TABLE work held by somebody", locked),
-        experiment!("F21", short, "a transaction that stays open: old row versions stay", pinned),
-        experiment!("F24", short, "the broker killed and away", broker),
+        experiment!("F17", long, "every connection of the server taken by others", no_connections),
+        experiment!("F20", long, "LOCK TABLE work held by somebody", locked),
+        experiment!("F21", long, "a transaction that stays open: old row versions stay", pinned),
+        experiment!("F24", long, "the broker killed and away", broker),
     ]
 }
 
