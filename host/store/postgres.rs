@@ -247,6 +247,8 @@ fn code(error: &sqlx::Error) -> Option<String> {
 /// Whether waiting can help: the connection broke, or the server is starting, stopping, full, or took too long to lock.
 fn is_away(error: &sqlx::Error) -> bool {
     match error {
+        // A connection whose last user was given up half way: the pool closes it, another one is in order.
+        sqlx::Error::Protocol(_) | sqlx::Error::BeginFailed => true,
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => true,
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
             code.starts_with("08")
