@@ -4,6 +4,7 @@
 mod access;
 mod actions;
 mod asked;
+mod deliveries;
 mod endpoints;
 mod entries;
 mod health;

@@ -55,6 +55,11 @@ impl Problem {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, detail)
     }
 
+    /// 409: it cannot be done as things stand.
+    pub fn conflict(place: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { place: Some(place.into()), ..Self::new(StatusCode::CONFLICT, detail) }
+    }
+
     /// 413 or another refusal of a body, as the framework judged it.
     pub fn body(status: StatusCode, detail: impl Into<String>) -> Self {
         Self { place: Some("body".to_owned()), ..Self::new(status, detail) }

@@ -11,7 +11,7 @@ use axum::routing::{MethodRouter, get, post};
 
 use super::access::{self, Needs};
 use super::problem::Problem;
-use super::{State, actions, endpoints, entries, health, ids, messages, metrics, openapi, overview, pauses, plugins};
+use super::{State, actions, deliveries, endpoints, entries, health, ids, messages, metrics, openapi, overview, pauses, plugins};
 use crate::config::admin::Role;
 
 /// Bytes of a request's body.
@@ -69,6 +69,12 @@ pub static ROUTES: &[Route] = &[
     read("/api/v1/commands/{id}", || get(actions::command)),
     read("/api/v1/pauses", || get(pauses::all)),
     act("/api/v1/pause", || post(pauses::pause)),
+    read("/api/v1/deliveries", || get(deliveries::list)),
+    act("/api/v1/deliveries", || post(deliveries::order)),
+    read("/api/v1/deliveries/{number}", || get(deliveries::one)),
+    act("/api/v1/deliveries/{number}/stop", || post(deliveries::stop)),
+    act("/api/v1/deliveries/{number}/invalidate", || post(deliveries::invalidate)),
+    act("/api/v1/deliveries/{number}/rerun", || post(deliveries::rerun)),
     act("/api/v1/resume", || post(pauses::resume)),
 ];
 

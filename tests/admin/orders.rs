@@ -83,17 +83,22 @@ async fn an_order_is_done_by_the_owner_and_stays_in_the_audit_trail() {
 async fn a_paused_feed_says_so_and_goes_on() {
     let (rig, _file) = guarded(&[]).await;
     post(&rig, "/api/v1/pause", "act", &json!({ "feed": "f", "why": "the receiver moves" })).await.expect(200);
-    rig.append(&[json!({ "key": "a" })]);
     let look = Some("look");
-    let listed =
-        rig.until("/api/v1/messages", look, |answer| answer.json()["items"].as_array().is_some_and(|items| items.len() == 1)).await;
-    let id = listed.json()["items"][0]["id"].as_str().unwrap().to_owned();
-    let shown = rig.get(&format!("/api/v1/messages/{id}"), look).await.expect(200).json();
-    let why = &shown["explanation"]["why"];
+    // The host sees the pause a moment later: what came before is handled.
+    let mut count = 0;
+    let why = loop {
+        rig.append(&[json!({ "key": format!("k{count}") })]);
+        count += 1;
+        let path = format!("/api/v1/messages/f/0/{}", count - 1);
+        let shown = rig.until(&path, look, |answer| answer.status == 200).await.json();
+        if shown["status"]["status"] != "handled" {
+            break shown["explanation"]["why"].clone();
+        }
+    };
     assert!(why["why"].as_str().unwrap().contains("feed f is paused by kari"), "{why}");
     assert_eq!(why["next"], json!(["tolk resume --feed f"]));
     post(&rig, "/api/v1/resume", "act", &json!({ "feed": "f" })).await.expect(200);
-    rig.until_statuses(look, &["handled"]).await;
+    rig.until_statuses(look, &vec!["handled"; count]).await;
     rig.stop().await;
 }
 
@@ -113,5 +118,35 @@ async fn a_pause_is_seen_with_its_reason_until_it_is_resumed() {
     assert_eq!((&one["what"], &one["by"], &one["why"]), (&json!("feed"), &json!("kari"), &json!("the receiver moves")), "{listed}");
     assert_eq!(post(&rig, "/api/v1/resume", "act", &json!({ "feed": "f" })).await.expect(200).json()["changed"], true);
     assert_eq!(rig.get("/api/v1/pauses", look).await.expect(200).json()["items"], json!([]));
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn deliveries_are_ordered_once_and_invalidated_as_a_whole() {
+    let (rig, _file) = guarded(&[]).await;
+    let look = Some("look");
+    let order = |more: Value| {
+        let mut order = json!({ "feed": "z", "params": { "year": "2026" }, "why": "a new year" });
+        order.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        order
+    };
+    post(&rig, "/api/v1/deliveries", "look", &order(json!({}))).await.expect(403);
+    for (more, place) in [(json!({ "feed": "f" }), "feed"), (json!({ "params": {} }), "params"), (json!({ "why": "" }), "why")] {
+        assert_eq!(post(&rig, "/api/v1/deliveries", "act", &order(more)).await.expect(400).json()["where"], place);
+    }
+    let number = post(&rig, "/api/v1/deliveries", "act", &order(json!({}))).await.expect(202).json()["number"].as_i64().unwrap();
+    let again = post(&rig, "/api/v1/deliveries", "act", &order(json!({}))).await.expect(409);
+    assert!(again.text.contains(&format!("delivery {number}")), "{again:?}");
+    let listed = rig.get("/api/v1/deliveries?feed=z", look).await.expect(200).json();
+    assert_eq!((&listed["items"][0]["number"], &listed["items"][0]["params"]["year"]), (&json!(number), &json!("2026")), "{listed}");
+    let path = format!("/api/v1/deliveries/{number}");
+    let shown = rig.get(&path, look).await.expect(200).json();
+    assert_eq!((&shown["commands"][0]["by"], &shown["account"]["accepted"]), (&json!("kari"), &json!(0)), "{shown}");
+    let asked = json!({ "why": "never mind" });
+    post(&rig, &format!("{path}/invalidate"), "look", &asked).await.expect(403);
+    for verb in ["stop", "invalidate", "rerun"] {
+        post(&rig, &format!("/api/v1/deliveries/9999/{verb}"), "act", &asked).await.expect(404);
+    }
+    rig.get("/api/v1/deliveries/9999", look).await.expect(404);
     rig.stop().await;
 }

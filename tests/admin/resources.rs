@@ -133,6 +133,9 @@ async fn every_documented_path_answers() {
     let order = json!({ "kind": "stop", "why": "to have one", "messages": [id] });
     let ordered = rig.send(Method::POST, "/api/v1/actions", None, &[], Some(&order)).await.expect(202).json();
     holds(&document, &document["components"]["schemas"]["Ordered"], &ordered, "order");
+    let delivery = json!({ "feed": "z", "params": { "year": "2026" }, "why": "to have one" });
+    let delivery = rig.send(Method::POST, "/api/v1/deliveries", None, &[], Some(&delivery)).await.expect(202).json();
+    let number = delivery["number"].to_string();
     let pause = json!({ "endpoint": "e", "why": "to have one" });
     rig.send(Method::POST, "/api/v1/pause", None, &[], Some(&pause)).await.expect(200);
     let binding = rig.get("/api/v1/ids/n/a", None).await.expect(200).json();
@@ -146,6 +149,7 @@ async fn every_documented_path_answers() {
         let key = if path.contains("/entries/") { "p%2F1" } else { "a" };
         let filled = [
             ("{id}", id),
+            ("{number}", &number),
             ("{feed}", "f"),
             ("{partition}", "0"),
             ("{offset}", "0"),
