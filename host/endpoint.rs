@@ -50,13 +50,13 @@ pub trait Caller: Send + Sync {
     /// always returns within the endpoint's own time-outs.
     async fn call(&self, call: &Call, origin: Uuid) -> Called;
 
-    /// Pauses these endpoints, and no others.
-    fn pause_only(&self, _endpoints: &[&str]) {}
-
     /// Whether an endpoint has failed last, or is paused. Once it is not, messages that parked for it may go on.
     fn is_away(&self, _endpoint: &str) -> bool {
         false
     }
+
+    /// Pauses these endpoints and no others.
+    fn pause_only(&self, _endpoints: &[&str]) {}
 
     /// How each endpoint stands, by name.
     fn states(&self) -> Vec<State> {

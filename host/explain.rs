@@ -207,8 +207,7 @@ impl Trail<'_> {
     fn pause_of(&self, detail: &MessageDetail) -> Option<&Paused> {
         let row = &detail.status;
         let open = ["pending", "waiting", "retry", "behind", "held"].contains(&row.status.as_str());
-        let held = row.code.as_deref() == Some(crate::store::actions::PAUSED);
-        self.known.pauses.iter().find(|paused| open && stuck::holds(&paused.of, row, held))
+        self.known.pauses.iter().find(|paused| open && stuck::holds(&paused.of, row))
     }
 
     fn pending(&self, detail: &MessageDetail, why: &mut Why) {

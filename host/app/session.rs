@@ -187,7 +187,7 @@ async fn refresh(app: &App, stop: CancellationToken) {
                 tracing::info!(paused = now.len(), "what is paused changed");
                 let endpoint = |paused: &Paused| match &paused.of {
                     Pausable::Endpoint { endpoint } => Some(endpoint.clone()),
-                    _ => None,
+                    Pausable::Feed { .. } | Pausable::Table { .. } => None,
                 };
                 let endpoints: Vec<String> = now.iter().filter_map(endpoint).collect();
                 app.caller.pause_only(&endpoints.iter().map(String::as_str).collect::<Vec<_>>());

@@ -332,6 +332,7 @@ impl Endpoint {
     }
 
     fn named(&self, reason: &str) -> String {
+        // People and the store find messages that parked for an endpoint by how this begins: `store::actions::away_reason`.
         format!("endpoint \"{}\": {reason}", self.name)
     }
 }

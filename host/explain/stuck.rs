@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{Known, explain};
 use crate::message::Status;
+use crate::store::actions::{ENDPOINT_AWAY, away_reason};
 use crate::store::{Filter, MessageStatus, Pausable, Result, Store};
 
 /// Messages of a status that are looked at, the oldest ones.
@@ -80,12 +81,15 @@ fn group(row: &MessageStatus) -> Group {
     }
 }
 
-/// Whether a pause holds a message; `held` says that the message itself says so.
-pub(super) fn holds(of: &Pausable, row: &MessageStatus, held: bool) -> bool {
+/// Whether a pause holds a message.
+pub(super) fn holds(of: &Pausable, row: &MessageStatus) -> bool {
     match of {
         Pausable::Feed { feed } => *feed == row.feed,
         Pausable::Table { feed, table } => *feed == row.feed && *table == row.table,
-        Pausable::Endpoint { endpoint } => held && row.reason.as_deref().is_some_and(|reason| reason.contains(endpoint.as_str())),
+        Pausable::Endpoint { endpoint } => {
+            let parked = row.code.as_deref() == Some(ENDPOINT_AWAY);
+            parked && row.reason.as_deref().is_some_and(|reason| reason.starts_with(&away_reason(endpoint)))
+        }
     }
 }
 

@@ -298,8 +298,15 @@ pub struct Paused {
 
 /// The code of messages that a pause holds.
 pub const PAUSED: &str = "paused";
-/// The code of messages that need an endpoint that is paused.
-pub const ENDPOINT_PAUSED: &str = "endpoint-paused";
+/// The code of messages that need an endpoint that is paused or cannot be reached; their reason begins as [`away_reason`] says.
+pub const ENDPOINT_AWAY: &str = "endpoint-away";
+/// Hosts read within so many milliseconds that a pause was lifted. What is due before would only park again, for a minute.
+pub const SEEN_MS: i64 = 500;
+
+/// How the reason of a message begins that parked for an endpoint.
+pub fn away_reason(endpoint: &str) -> String {
+    format!("endpoint \"{endpoint}\": ")
+}
 
 /// The code of messages that a newer handled one of their key has made needless.
 pub const SUPERSEDED: &str = "superseded";
@@ -336,7 +343,7 @@ pub trait Actions {
     async fn audit(&self, command: Option<Uuid>, message: Option<Uuid>, rows_max: i64) -> Result<Vec<Audited>>;
     /// Pauses; false: it was paused already.
     async fn pause(&self, of: &Pausable, by: &str, why: &str) -> Result<bool>;
-    /// Resumes, and makes due what the pause holds; false: it was not paused.
+    /// Resumes, and makes due what the pause holds, or what parked for the endpoint, in [`SEEN_MS`]; false: it was not paused.
     async fn resume_paused(&self, of: &Pausable, by: &str, why: &str) -> Result<bool>;
     /// What is paused now.
     async fn pauses(&self) -> Result<Vec<Paused>>;

@@ -10,11 +10,9 @@ use super::judge::Said;
 use super::run::Seq;
 use crate::endpoint::{Called, RECOVERED};
 use crate::plugin::{Call, Request, Write};
-use crate::store::actions::ENDPOINT_PAUSED;
+use crate::store::actions::{ENDPOINT_AWAY, away_reason};
 use crate::store::{Pausable, Settled};
 
-/// The code of messages that parked because an endpoint is away.
-const AWAY: &str = "endpoint-away";
 /// Endpoints that come and go are told of this many times at most...
 const TELLS_MAX: usize = 5;
 /// ...in this time: each is a settlement of its own.
@@ -42,23 +40,24 @@ impl Engine {
     pub(super) fn paused(&self, endpoint: &str) -> Option<Called> {
         let pauses = self.parts.pauses.load();
         let paused = pauses.iter().find(|paused| matches!(&paused.of, Pausable::Endpoint { endpoint: name } if name == endpoint))?;
-        let reason = format!("{} paused endpoint \"{endpoint}\": {}; `tolk resume --endpoint {endpoint}`", paused.by, paused.why);
+        let of = away_reason(endpoint);
+        let reason = format!("{of}{} paused it: {}; `tolk resume --endpoint {endpoint}`", paused.by, paused.why);
         Some(Called::Away { reason, after_ms: PAUSED_MS })
     }
 
     /// Parks a message whose call could not be made.
     pub(super) fn park(&mut self, seq: Seq, call: Call, reason: String, after_ms: u64) {
         // Whoever resumes an endpoint makes the messages of that code due.
-        let (code, on) = match self.paused(&call.endpoint) {
-            Some(_) => (ENDPOINT_PAUSED, Vec::new()),
-            None => (AWAY, vec![Request::Entry { collection: RECOVERED.to_owned(), key: call.endpoint }]),
+        let on = match self.paused(&call.endpoint) {
+            Some(_) => Vec::new(),
+            None => vec![Request::Entry { collection: RECOVERED.to_owned(), key: call.endpoint }],
         };
-        self.finish(seq, Said::Parked { code, reason, after_ms, on });
+        self.finish(seq, Said::Parked { code: ENDPOINT_AWAY, reason, after_ms, on });
     }
 
     /// Remembers the endpoint that a settled message is parked for: not earlier, for what is not in the store cannot be woken there.
     pub(super) fn parked(&mut self, settled: &Settled) {
-        let Some(row) = settled.work.as_ref().filter(|row| row.code == AWAY) else { return };
+        let Some(row) = settled.work.as_ref().filter(|row| row.code == ENDPOINT_AWAY) else { return };
         for request in &row.waits {
             if let Request::Entry { key, .. } = request {
                 self.away.endpoints.insert(key.clone());

@@ -86,7 +86,7 @@ async fn a_paused_endpoint_parks_until_it_is_resumed() {
     host.pauses.store(Arc::new(host.store.pauses().await.unwrap()));
     host.consume(&[json!({ "key": "a", "call": "x" }), json!({ "key": "b", "lenient": "x" }), json!({ "key": "c" })]).await;
     let row = host.statuses().await.remove(0);
-    assert_eq!((row.status.as_str(), row.code.as_deref(), row.attempts), ("retry", Some("endpoint-paused"), 0));
+    assert_eq!((row.status.as_str(), row.code.as_deref(), row.attempts), ("retry", Some("endpoint-away"), 0));
     let reason = row.reason.unwrap();
     assert!(reason.contains("kari") && reason.contains("it writes nonsense") && reason.contains("tolk resume --endpoint e"), "{reason}");
     assert_eq!(host.words().await, ["retry", "handled", "handled"], "a lenient call is told that nobody is there");

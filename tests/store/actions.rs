@@ -1,6 +1,7 @@
 //! Cases of `Actions`: commands and their rows, what the owner of a lane is given, what settlements say of it, pauses.
 
 use tolk::message::{Message, Place, Status};
+use tolk::store::actions::SEEN_MS;
 use tolk::store::{
     ActionKind, ActionResult, Applied, Command, Filter, NewRevisit, OpenAction, Pausable, Pick, Read, Selection, Settled, Settlement,
     Verdict,
@@ -268,11 +269,17 @@ pub async fn pauses_hold_until_they_are_lifted(rig: Rig) {
         settled.work.as_mut().unwrap().code = code.to_owned();
         settled
     };
+    let away = |message: &Message, endpoint: &str| {
+        let mut settled = coded(message, Status::Retry, "endpoint-away");
+        settled.work.as_mut().unwrap().reason = format!("endpoint \"{endpoint}\": an operator has paused it");
+        settled
+    };
     let settled = vec![
         coded(&messages[0], Status::Retry, "paused"),
         coded(&messages[1], Status::Retry, "paused"),
-        coded(&messages[2], Status::Retry, "endpoint-paused"),
-        coded(&messages[3], Status::Retry, "other"),
+        away(&messages[2], "person"),
+        away(&messages[3], "personal"),
+        coded(&messages[4], Status::Retry, "other"),
     ];
     owner.commit(settled).await;
     for of in [&feed, &table, &endpoint] {
@@ -292,11 +299,15 @@ pub async fn pauses_hold_until_they_are_lifted(rig: Rig) {
     rig.pass_ms(1);
     assert!(owner.store.resume_paused(&table, "me", "done").await.unwrap());
     assert!(!owner.store.resume_paused(&table, "me", "done").await.unwrap());
+    assert!(due().await.is_empty(), "hosts must see it first");
+    rig.pass_ms(SEEN_MS);
     assert_eq!(due().await, [2]);
     assert!(owner.store.resume_paused(&endpoint, "me", "done").await.unwrap());
+    rig.pass_ms(SEEN_MS);
     assert_eq!(due().await, [2, 3]);
     assert!(owner.store.resume_paused(&feed, "me", "done").await.unwrap());
-    assert_eq!(due().await, [1, 2, 3]);
+    rig.pass_ms(SEEN_MS);
+    assert_eq!(due().await, [2, 3, 1]);
     assert!(owner.store.pauses().await.unwrap().is_empty());
     let trail = owner.store.audit(None, None, 10).await.unwrap();
     assert_eq!(trail.iter().filter(|line| line.kind == "pause").count(), 3);

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::super::leases::guard;
 use super::super::text::{plain, stored};
 use super::super::{Postgres, Try};
-use crate::store::actions::{ENDPOINT_PAUSED, PAUSED};
+use crate::store::actions::{ENDPOINT_AWAY, PAUSED, SEEN_MS, away_reason};
 use crate::store::{Error, Pausable, Paused};
 
 impl Postgres {
@@ -52,12 +52,15 @@ impl Postgres {
         if gone == 0 {
             return Ok(false);
         }
-        let code = if matches!(of, Pausable::Endpoint { .. }) { ENDPOINT_PAUSED } else { PAUSED };
-        let table = if let Pausable::Table { table, .. } = of { Some(stored(table)) } else { None };
+        let (code, reason, table) = match of {
+            Pausable::Feed { .. } => (PAUSED, String::new(), None),
+            Pausable::Table { table, .. } => (PAUSED, String::new(), Some(stored(table))),
+            Pausable::Endpoint { endpoint } => (ENDPOINT_AWAY, away_reason(endpoint), None),
+        };
         // Rows that are behind get their time from whoever leaves before them.
         sqlx::query(
-            "UPDATE work w SET due_ms = coalesce($1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)
-             WHERE w.code = $2 AND w.status <> 8
+            "UPDATE work w SET due_ms = $5 + coalesce($1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+             WHERE w.code = $2 AND w.status <> 8 AND starts_with(w.reason, $6)
                AND w.feed IN (SELECT id FROM feed WHERE $3 = '' OR name = $3)
                AND ($4::text IS NULL OR EXISTS (SELECT 1 FROM inbox i
                  WHERE i.feed = w.feed AND i.lane = w.lane AND i.n = w.n AND i.source_table = $4))",
@@ -66,6 +69,8 @@ impl Postgres {
         .bind(code)
         .bind(stored(feed))
         .bind(table)
+        .bind(SEEN_MS)
+        .bind(stored(&reason))
         .execute(&mut *transaction)
         .await?;
         self.note(&mut transaction, "resume", of, by, why).await?;

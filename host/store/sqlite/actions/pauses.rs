@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::super::damaged;
 use super::{Line, note};
-use crate::store::actions::{ENDPOINT_PAUSED, PAUSED};
+use crate::store::actions::{ENDPOINT_AWAY, PAUSED, SEEN_MS, away_reason};
 use crate::store::{Pausable, Paused};
 
 /// Pauses; false: it was paused already.
@@ -42,18 +42,23 @@ pub(super) async fn resume(connection: &mut SqliteConnection, of: &Pausable, by:
     if gone == 0 {
         return Ok(false);
     }
-    let code = if matches!(of, Pausable::Endpoint { .. }) { ENDPOINT_PAUSED } else { PAUSED };
-    let table = if let Pausable::Table { table, .. } = of { Some(table.as_str()) } else { None };
+    let (code, reason, table) = match of {
+        Pausable::Feed { .. } => (PAUSED, String::new(), None),
+        Pausable::Table { table, .. } => (PAUSED, String::new(), Some(table.as_str())),
+        Pausable::Endpoint { endpoint } => (ENDPOINT_AWAY, away_reason(endpoint), None),
+    };
     // Rows that are behind get their time from whoever leaves before them.
     sqlx::query(
-        "UPDATE work SET due_ms = ?1 WHERE code = ?2 AND status <> 8 AND feed IN (SELECT id FROM feed WHERE ?3 = '' OR name = ?3)
+        "UPDATE work SET due_ms = ?1 WHERE code = ?2 AND status <> 8 AND substr(reason, 1, length(?5)) = ?5
+           AND feed IN (SELECT id FROM feed WHERE ?3 = '' OR name = ?3)
            AND (?4 IS NULL OR EXISTS (
              SELECT 1 FROM inbox i WHERE i.feed = work.feed AND i.lane = work.lane AND i.n = work.n AND i.source_table = ?4))",
     )
-    .bind(now)
+    .bind(now + SEEN_MS)
     .bind(code)
     .bind(feed)
     .bind(table)
+    .bind(reason)
     .execute(&mut *connection)
     .await?;
     note(connection, &Line { id: Uuid::new_v4(), kind: "resume", object: &of.to_string(), by, why, now, messages: 0 }).await?;
