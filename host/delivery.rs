@@ -71,7 +71,8 @@ pub struct Config {
 pub struct OrderConfig {
     /// The endpoint.
     pub endpoint: String,
-    /// Names of parameters that an order must have; they fill the endpoint's templates and are shown to translators.
+    /// Names of parameters that an order must have; they fill the endpoint's templates, as does `order`, a uuid for each order, and are shown
+    /// to translators.
     #[serde(default)]
     pub params: Vec<String>,
     /// JSON pointer to the delivery's id in the answer's body; empty: the whole body is the id.

@@ -110,8 +110,10 @@ impl Duty {
     }
 
     async fn place(&self, order: &OrderConfig, delivery: &Delivery, stop: &CancellationToken) {
-        let call = Call { endpoint: order.endpoint.clone(), params: delivery.params.clone(), body: None, lenient: false };
         let origin = Uuid::new_v5(&ORDERS, format!("{}/{}", self.name, delivery.number).as_bytes());
+        // `{order}` fills a header that tells one call from another.
+        let params = delivery.params.iter().cloned().chain([("order".to_owned(), origin.to_string())]).collect();
+        let call = Call { endpoint: order.endpoint.clone(), params, body: None, lenient: false };
         let answer = answer(&self.config, order, self.caller.call(&call, origin).await);
         match &answer {
             Answer::Bound(id) => tracing::info!(feed = self.name, delivery = delivery.number, id, "ordered"),

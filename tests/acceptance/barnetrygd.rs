@@ -2,12 +2,28 @@
 //!
 //! `translate` and `lookup` run the translator's component alone against the real endpoints, in a delivery of the case's year; a look-up
 //! ends where the translator goes on to something else. `map` and `table` go through a small component around the same rule code.
+//!
+//! Everything else has a host. `consume` and `poll` go through the real ingest, as one partition; the table is paused between steps, so that
+//! nothing runs but in `run` "process": the quarantine passes, what is held of complete deliveries is let go, every due recipient is tried
+//! once. `run` "send" has nothing left to do: what is settled is on its way. `redeliver` hands over the same offsets again;
+//! `crash_before_ack` as well, since positions are the store's. A store error is a trigger in the database that refuses rows of the inbox for
+//! as many tries as the case counts; the counts themselves are the original's. `recovered` is the position behind the last record, `retries`
+//! the attempts of its rows. `pick` claims due recipients as a worker fetches them, those of others left out, or published messages.
+//! Admin calls are the host's own actions and orders, with the words of `admin.rs`; states, refusals and alarms are in `deliveries.rs` and
+//! `recipients.rs`. Given states are come to by real runs and actions. A history is what was seen of a recipient from step to step.
+//! `http_in` knocks at the real admin door with a token of a real issuer; who is let in makes the call of the case. Nothing is skipped.
 
+mod admin;
 mod alone;
+mod deliveries;
 mod expect;
 mod form;
+mod outputs;
 mod parts;
+mod play;
+mod recipients;
 mod remote;
+mod token;
 
 use anyhow::Context as _;
 
@@ -75,7 +91,7 @@ impl Barnetrygd {
                 let ident = ident.as_str().context("translate names a number")?;
                 self.alone.play(&self.bench, ident, Some(year.as_i64().unwrap_or(2020)), expect).await?
             }
-            _ => anyhow::bail!("needs deliveries"),
+            _ => play::scenario(&self.bench, &case.whole).await?,
         };
         found.extend(strangers.take().into_iter().map(|call| format!("a call that no stub is for: {call}")));
         Ok(found)

@@ -218,6 +218,33 @@ fn database_of(url: &str) -> &str {
     place.rsplit_once('/').map_or("", |(_, name)| name)
 }
 
+/// Makes a case's store refuse rows of the inbox, by a trigger in the database itself, or take them again.
+pub async fn break_inbox(config: &store::Config, broken: bool) -> anyhow::Result<()> {
+    if config.url.starts_with("sqlite") {
+        let mut file = sqlx::SqliteConnection::connect(&config.url).await?;
+        let sql = match broken {
+            true => "CREATE TRIGGER broken BEFORE INSERT ON inbox BEGIN SELECT RAISE(ABORT, 'broken by the case'); END",
+            false => "DROP TRIGGER broken",
+        };
+        sqlx::query(sql).execute(&mut file).await?;
+        return Ok(file.close().await?);
+    }
+    let mut server = sqlx::PgConnection::connect(&config.url).await?;
+    let inbox = format!("{}.inbox", config.schema);
+    let statements = match broken {
+        true => vec![
+            "CREATE OR REPLACE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'broken by the case'; END $$"
+                .to_owned(),
+            format!("CREATE TRIGGER broken BEFORE INSERT ON {inbox} FOR EACH STATEMENT EXECUTE FUNCTION broken()"),
+        ],
+        false => vec![format!("DROP TRIGGER broken ON {inbox}")],
+    };
+    for statement in statements {
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut server).await?;
+    }
+    Ok(server.close().await?)
+}
+
 async fn create_database(url: &str, template: Option<&str>) -> anyhow::Result<()> {
     let mut server = sqlx::PgConnection::connect(services::postgres_url()).await?;
     let mut statement = format!("CREATE DATABASE {}", database_of(url));

@@ -19,6 +19,15 @@ mod services;
 #[path = "../support/stub.rs"]
 mod stub;
 
+#[expect(dead_code, reason = "other test binaries use the rest")]
+#[path = "../admin/issuer.rs"]
+mod issuer;
+
+/// Where the shared parts look for each other.
+mod support {
+    pub(crate) use crate::stub;
+}
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 

@@ -6,21 +6,25 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tolk::config::Config;
+use tolk::endpoint::Endpoints;
+use tolk::ingest::deliveries::Duty;
 use tolk::ingest::{Ended, Ingest};
-use tolk::message::{Captured, Message, Place, Position};
+use tolk::message::{Captured, FeedId, Message, Place, Position};
 use tolk::registry::Registry;
 use tolk::source::{self, Batch, Source};
 use tolk::store::{
-    End, Filter, Host, LaneStep, MessageStatus, OutputCursor, OutputRow, Owned, Settled, Settlement, Store, Verdict, Wanted, WorkRow,
+    End, Filter, Host, LaneStep, MessageStatus, OutputCursor, OutputRow, Owned, Pausable, Paused, Settled, Settlement, Store, Verdict,
+    Wanted, WorkRow,
 };
 use tolk::translate::engine::{Engine, Intake, Parts};
 use tolk::translate::run::Feed;
 
-use crate::bench::Bench;
+use crate::bench::{self, Bench};
 
 /// Longer than any case's clock moves.
 const LEASE_MS: u64 = 100 * 365 * 24 * 3_600_000;
@@ -39,8 +43,21 @@ pub struct World {
     host: Host,
     owned: Owned,
     engine: Engine,
+    caller: Arc<Endpoints>,
+    pauses: Arc<ArcSwap<Vec<Paused>>>,
     offset: i64,
     by_hand: i64,
+}
+
+/// A record as a source hands it over, once more where it is given again.
+#[derive(Clone)]
+pub struct Record {
+    /// Its offset.
+    pub offset: i64,
+    /// Its key.
+    pub key: Option<String>,
+    /// Its value.
+    pub payload: Option<String>,
 }
 
 /// An output as it goes out.
@@ -62,6 +79,9 @@ impl World {
         let ((name, feed), (id, _)) = config.feeds.iter().zip(&known).next().context("the system's config has a feed")?;
         let zone = jiff::tz::TimeZone::get(&feed.time_zone)?;
         let feed = Arc::new(Feed { id: *id, name: name.clone(), config: feed.clone(), zone });
+        // Of its own: what is cached in one case is not there in another.
+        let caller = bench.endpoints_of(&config.endpoints)?;
+        let pauses = Arc::<ArcSwap<Vec<Paused>>>::default();
         let host = store.join("acceptance", LEASE_MS).await?;
         let registry = Registry::open(store.clone(), bench.runtime.clone(), config.limits.clone()).await?;
         if let Some((activation, reason)) = registry.snapshot().broken().first() {
@@ -71,7 +91,7 @@ impl World {
             store: store.clone(),
             runtime: bench.runtime.clone(),
             registry: Arc::new(registry),
-            caller: bench.endpoints.clone(),
+            caller: caller.clone(),
             feeds: vec![feed.clone()],
             host: host.clone(),
             secret: store.secret().await?,
@@ -80,14 +100,14 @@ impl World {
             memory_bytes_max: config.host.memory_bytes_max,
             // Every piece of work asks once, at its start.
             actions_every: Duration::from_secs(3_600),
-            pauses: Arc::default(),
+            pauses: pauses.clone(),
             settled: watch::channel(0).0,
             counts: Arc::default(),
         });
         let wanted = Wanted { feeds: vec![feed.id], targets };
         let owned = store.claim(&host, &wanted).await?;
         ensure!(owned.feeds.len() == 1 && owned.lanes.len() == usize::from(feed.config.lanes), "the only host owns everything");
-        Ok(Self { store, config, clock, feed, host, owned, engine, offset: 0, by_hand: 0 })
+        Ok(Self { store, config, clock, feed, host, owned, engine, caller, pauses, offset: 0, by_hand: 0 })
     }
 
     /// Lets go of everything and removes the copy.
@@ -116,16 +136,30 @@ impl World {
 
     /// Takes one record in by the real ingest; where it stands.
     pub async fn append(&mut self, key: Option<String>, payload: Option<String>) -> anyhow::Result<Place> {
-        let captured = Captured {
+        let record = self.record(key, payload);
+        let offset = record.offset;
+        self.append_all(vec![record]).await?;
+        let filter = Filter { at: Some((0, offset)), limit: 1, ..Filter::default() };
+        let found = self.store.captured(&filter).await?;
+        Ok(found.first().context("what was taken in is in the inbox")?.0.place)
+    }
+
+    /// A record at the next offset.
+    pub fn record(&mut self, key: Option<String>, payload: Option<String>) -> Record {
+        self.offset += 1;
+        Record { offset: self.offset - 1, key, payload }
+    }
+
+    /// Takes records in together, by the real ingest, from where the store says that it stands.
+    pub async fn append_all(&self, records: Vec<Record>) -> anyhow::Result<()> {
+        let captured = records.into_iter().map(|record| Captured {
             partition: 0,
-            offset: self.offset,
-            key: key.map(Into::into),
-            payload: payload.map(Into::into),
+            offset: record.offset,
+            key: record.key.map(Into::into),
+            payload: record.payload.map(Into::into),
             headers: Vec::new(),
             timestamp_ms: Some(self.now_ms()),
-        };
-        self.offset += 1;
-        let offset = captured.offset;
+        });
         let (feed, epoch) = self.owned.feeds[0];
         let ingest = Ingest {
             name: self.feed.name.clone(),
@@ -136,11 +170,9 @@ impl World {
             appended: Arc::default(),
             count: Arc::default(),
         };
-        let ended = ingest.run(Box::new(OneRecord(Some(captured))), CancellationToken::new()).await?;
-        ensure!(ended == Ended::SourceEnded, "the record is taken in, but ingest ended as {ended:?}");
-        let filter = Filter { at: Some((0, offset)), limit: 1, ..Filter::default() };
-        let found = self.store.captured(&filter).await?;
-        Ok(found.first().context("what was taken in is in the inbox")?.0.place)
+        let ended = ingest.run(Box::new(Once(captured.collect())), CancellationToken::new()).await?;
+        ensure!(ended == Ended::SourceEnded, "the records are taken in, but ingest ended as {ended:?}");
+        Ok(())
     }
 
     /// Every message with its status, in the order of arrival.
@@ -180,6 +212,90 @@ impl World {
         Ok(self.engine.work(Intake::New).await?)
     }
 
+    /// Translates what is new and what is due.
+    pub async fn run_due(&mut self) -> anyhow::Result<()> {
+        Ok(self.engine.work(Intake::All).await?)
+    }
+
+    /// Pauses a table, or resumes it: what is ordered to run meanwhile stays where it is.
+    pub async fn pause(&self, table: &str, paused: bool) -> anyhow::Result<()> {
+        let of = Pausable::Table { feed: self.feed.name.clone(), table: table.to_owned() };
+        match paused {
+            true => self.store.pause(&of, "acceptance", "nothing runs between the steps of a case").await?,
+            false => self.store.resume_paused(&of, "acceptance", "the case runs").await?,
+        };
+        self.pauses.store(Arc::new(self.store.pauses().await?));
+        Ok(())
+    }
+
+    /// Messages that a worker may take now, but for those that others hold: what is due.
+    pub async fn free(&self, held: &[Place], rows_max: usize) -> anyhow::Result<Vec<Place>> {
+        let lanes: Vec<_> = self.owned.lanes.iter().map(|lane| (lane.feed, lane.lane)).collect();
+        let due = self.store.due(&lanes, held, i64::try_from(rows_max).unwrap_or(ROWS_MAX).min(ROWS_MAX), i64::MAX).await?;
+        Ok(due.into_iter().map(|work| work.row.place).collect())
+    }
+
+    /// The feed's number.
+    pub fn feed_id(&self) -> FeedId {
+        self.feed.id
+    }
+
+    /// The epoch under which this host has the feed.
+    pub fn feed_epoch(&self) -> i64 {
+        self.owned.feeds[0].1
+    }
+
+    /// After so many tries a message is failed.
+    pub fn attempts_max(&self) -> u32 {
+        self.feed.config.retry.attempts_max
+    }
+
+    /// The host's config.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The settings of the feed's deliveries.
+    pub fn delivery_config(&self) -> anyhow::Result<&tolk::delivery::Config> {
+        self.feed.config.delivery.as_ref().context("the feed has deliveries")
+    }
+
+    /// What the feed's owner does for its deliveries.
+    pub fn duty(&self) -> anyhow::Result<Duty> {
+        Ok(Duty {
+            name: self.feed.name.clone(),
+            feed: self.feed.id,
+            epoch: self.feed_epoch(),
+            config: self.delivery_config()?.clone(),
+            store: self.store.clone(),
+            caller: self.caller.clone(),
+            released: Arc::default(),
+        })
+    }
+
+    /// Lets go what is held of deliveries that are over.
+    pub async fn tend(&self) -> anyhow::Result<()> {
+        let duty = self.duty()?;
+        while duty.tend().await?.context("the feed is this host's")?.more {}
+        Ok(())
+    }
+
+    /// Answers what operators ask, and runs nothing that is not new.
+    pub async fn settle_actions(&mut self) -> anyhow::Result<()> {
+        self.run_new().await
+    }
+
+    /// The offset that is read next, and the one after the last record.
+    pub async fn position(&self) -> anyhow::Result<(i64, i64)> {
+        let positions = self.store.positions(self.feed.id).await?;
+        Ok((positions.first().map_or(0, |at| at.next_offset), self.offset))
+    }
+
+    /// Makes the store refuse rows of the inbox, or take them again.
+    pub async fn break_inbox(&self, broken: bool) -> anyhow::Result<()> {
+        bench::break_inbox(&self.config.store, broken).await
+    }
+
     /// Translates this message, due or not.
     pub async fn run_again(&mut self, place: Place) -> anyhow::Result<()> {
         Ok(self.engine.work(Intake::Rows(vec![place])).await?)
@@ -202,11 +318,11 @@ impl World {
     }
 }
 
-/// A source that hands over one record and ends.
-struct OneRecord(Option<Captured>);
+/// A source that hands over its records at once and ends.
+struct Once(Vec<Captured>);
 
 #[async_trait]
-impl Source for OneRecord {
+impl Source for Once {
     fn name(&self) -> &str {
         "acceptance"
     }
@@ -216,8 +332,7 @@ impl Source for OneRecord {
     }
 
     async fn next(&mut self, _rows_max: usize, _bytes_max: usize) -> Result<Batch, source::Error> {
-        let messages: Vec<Captured> = self.0.take().into_iter().collect();
-        Ok(Batch { ended: true, messages })
+        Ok(Batch { ended: true, messages: std::mem::take(&mut self.0) })
     }
 
     fn committed(&mut self, _positions: &[Position]) {}

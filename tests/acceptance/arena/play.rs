@@ -123,12 +123,22 @@ impl Scenario<'_> {
             return self.redelivered(&row.name).await;
         }
         // Put off by the host, not yet run: its due time is when it is played.
-        let put_off = row.status.due_ms.filter(|due| row.status.status == "pending" && *due > self.world.now_ms());
-        if let Some(due_ms) = put_off {
+        if let Some(due_ms) = put_off(&row) {
+            self.world.set_now_ms(due_ms);
+            self.again(place).await?;
+        }
+        self.rows().await.map(drop)
+    }
+
+    /// Runs a message; one that the host puts off is played at its due time.
+    async fn again(&mut self, place: Place) -> anyhow::Result<()> {
+        self.world.run_again(place).await?;
+        let row = self.row(place).await?;
+        if let Some(due_ms) = put_off(&row) {
             self.world.set_now_ms(due_ms);
             self.world.run_again(place).await?;
         }
-        self.rows().await.map(drop)
+        Ok(())
     }
 
     async fn redelivered(&mut self, name: &Name) -> anyhow::Result<()> {
@@ -136,7 +146,7 @@ impl Scenario<'_> {
         let first = rows.iter().find(|row| row.name == *name && !row.is_redelivery()).context("a redelivery repeats a message")?;
         if !first.is_done() && first.status.status != "behind" {
             let place = first.place();
-            self.world.run_again(place).await?;
+            self.again(place).await?;
         }
         self.rows().await.map(drop)
     }
@@ -176,12 +186,18 @@ impl Scenario<'_> {
             let (place, id) = (next.place(), next.message.id);
             last = next.order();
             taken.push(place);
-            self.world.run_again(place).await?;
+            self.again(place).await?;
             if matches!(self.row(place).await?.word, Some("RETRY" | "FAILED")) {
                 self.memory.failed_run(id);
             }
         }
     }
+}
+
+/// When a message may run that the host put off for pacing.
+fn put_off(row: &Row) -> Option<i64> {
+    let paced = row.status.code.as_deref() == Some("paced");
+    row.status.due_ms.filter(|_| paced)
 }
 
 /// The name of a row, as a case writes it.

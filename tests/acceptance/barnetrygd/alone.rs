@@ -93,6 +93,7 @@ impl Alone {
         let params = vec![("year".to_owned(), year.unwrap_or(2020).to_string())];
         let delivery = Delivery { id: Uuid::from_u128(7).to_string(), params, expected: Some(1) };
         let mut context = Context { delivery: Some(delivery), ..Context::default() };
+        let endpoints = bench.endpoints_of(&bench.endpoint_settings()?)?;
         loop {
             let verdict = self.translator.translate(&mut bench.runtime.here(), &message, "barnetrygd", &context);
             let verdict = verdict.map_err(|trouble| anyhow::anyhow!("{}: {}", trouble.code, trouble.text))?;
@@ -105,7 +106,7 @@ impl Alone {
             if year.is_none() && calls.iter().any(|call| call.endpoint != PERSON) {
                 return Ok(Ended::Found);
             }
-            let answers = join_all(calls.iter().map(|call| bench.endpoints.call(call, message.id))).await;
+            let answers = join_all(calls.iter().map(|call| endpoints.call(call, message.id))).await;
             for (call, called) in calls.into_iter().zip(answers) {
                 match called {
                     Called::Response(response) => {

@@ -12,6 +12,16 @@ use crate::stubs::{Decide, holds};
 /// Where persons are looked up.
 pub const GRAPHQL: &str = "/graphql";
 
+/// Where deliveries are ordered, followed by the year.
+pub const ORDER: &str = "/api/ekstern/pensjon/bestill-personer-med-barnetrygd/";
+
+/// Whether some stub of a case is for a path that begins so.
+pub fn has(stubs: &Value, path: &str) -> bool {
+    let urls =
+        stubs.as_array().into_iter().flatten().filter_map(|stub| stub["url"].as_str().or_else(|| stub["sequence"][0]["url"].as_str()));
+    urls.into_iter().any(|url| url.starts_with(path))
+}
+
 /// One stub, or several that answer one after the other.
 struct Stub {
     method: String,

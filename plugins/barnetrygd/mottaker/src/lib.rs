@@ -43,8 +43,8 @@ impl Translator for Mottaker {
         // One id for each message, the same on every run of it: the message's own.
         let calls = Calls { correlation: &message.id, delivery: &delivery.id, window: window(delivery)? };
         let translation = steps::complete(ctx, calls, &ident)?.translation(message, &calls);
-        // An earlier run may have left an entry where this one sends.
-        let forgets = !translation.outputs.is_empty() && !matches!(ctx.cause(), Cause::First | Cause::Retry);
+        // An earlier run may have left an entry where this one sends: one that was ordered to run again comes as a retry too.
+        let forgets = !translation.outputs.is_empty() && ctx.cause() != Cause::First;
         Ok(if forgets { translation.write(Write::remove(INFORMATION, &message.id)) } else { translation }.into())
     }
 }

@@ -331,9 +331,9 @@ fn what_is_no_recipient_of_a_year_is_said() {
 #[test]
 fn another_run_that_sends_forgets_what_was_kept() {
     let mut world = Known::default().cases("1", json!([case("1", &[])])).world();
-    world.attempt(0, Cause::Replay);
+    world.attempt(1, Cause::Retry);
     let played = world.play(&Mottaker, &recipient("1"));
     assert_eq!((played.outputs().len(), played.writes()), (1, &[Write::remove(INFORMATION, recipient("1").id)][..]));
-    world.attempt(1, Cause::Retry);
+    world.attempt(0, Cause::First);
     assert_eq!(world.play(&Mottaker, &recipient("1")).writes().len(), 0);
 }
