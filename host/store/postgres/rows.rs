@@ -32,7 +32,9 @@ macro_rules! work_columns {
 }
 pub(super) use work_columns;
 
-const MESSAGE_COLUMNS: usize = 17;
+/// How many columns a message has, and how many a row of `work`.
+pub(super) const MESSAGE_COLUMNS: usize = 17;
+pub(super) const WORK_COLUMNS: usize = 11;
 
 /// Reads rows; the names of tables are kept once for all.
 #[derive(Default)]

@@ -3,7 +3,7 @@
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-use super::super::rows::{Tables, message_columns, status_of, work_columns};
+use super::super::rows::{MESSAGE_COLUMNS, Tables, WORK_COLUMNS, message_columns, status_of, work_columns};
 use super::super::text::plain;
 use super::super::{Postgres, Try, columns};
 use super::kind_of;
@@ -12,9 +12,7 @@ use crate::store::OpenAction;
 use crate::store::actions::{is_whole, share};
 
 /// Where the action's own columns begin: after those of the message and of its row.
-const AFTER: usize = 27;
-/// Where those of the row begin.
-const ROW: usize = 16;
+const AFTER: usize = MESSAGE_COLUMNS + WORK_COLUMNS;
 
 impl Postgres {
     pub(super) async fn open_once(&self, lanes: &[(FeedId, i32)], known: &[i64], rows_max: i64, bytes_max: i64) -> Try<Vec<OpenAction>> {
@@ -85,7 +83,7 @@ impl Postgres {
 }
 
 fn open_action(tables: &mut Tables, row: &PgRow) -> Try<OpenAction> {
-    let (message, work) = match row.try_get::<Option<i32>, _>(ROW)? {
+    let (message, work) = match row.try_get::<Option<i32>, _>(MESSAGE_COLUMNS)? {
         None => (tables.message(row)?, None),
         Some(_) => {
             let found = tables.work_message(row)?;
