@@ -45,8 +45,8 @@ async fn out_of_memory(case: Case) -> String {
     let mut ends = Vec::new();
     for round in 0..3 {
         world.load(150);
-        let some = world.sent.len() - 100;
-        world.until_ended(some).await;
+        let ended = world.rig.ended().await;
+        world.until_ended(ended + 30).await;
         let victim = &world.hosts[round % 2];
         let limit = Command::new("prlimit").args(["--pid", &victim.id().to_string(), "--as=1000000"]).status();
         assert!(limit.is_ok_and(|status| status.success()), "prlimit (util-linux) sets a limit");
