@@ -7,6 +7,7 @@ mod audit;
 pub mod build;
 mod capture;
 mod completions;
+mod deliveries;
 mod demo;
 mod doctor;
 mod explain;
@@ -141,6 +142,8 @@ enum Command {
     Resume(pause::Args),
     /// Show who ordered what, when, why, and what became of it
     Audit(audit::Args),
+    /// List deliveries, show one, order one, and what can be asked of one
+    Deliveries(deliveries::Args),
     /// Write messages to a file, from the inbox or straight from a topic
     Capture(capture::Args),
     /// The main job on this machine alone, with a Kafka that lives in the process
@@ -203,6 +206,7 @@ async fn dispatch(command: Command, shell: &Shell) -> anyhow::Result<Exit> {
         Command::Pause(args) => pause::pause(args, shell).await,
         Command::Resume(args) => pause::resume(args, shell).await,
         Command::Audit(args) => audit::run(args, shell).await,
+        Command::Deliveries(args) => deliveries::run(args, shell).await,
         Command::Capture(args) => capture::run(args, shell).await,
         Command::Demo(args) => demo::run(args, shell).await,
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),

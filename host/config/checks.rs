@@ -4,7 +4,7 @@ use crate::config::load::Problem;
 use crate::config::{Config, KafkaConfig, nearest};
 use crate::plugin::Limits;
 use crate::source::kafka::settings;
-use crate::{endpoint, feed, sink};
+use crate::{delivery, endpoint, feed, sink};
 
 /// Lanes a feed may have at most.
 const LANES_MAX: u16 = 4096;
@@ -154,8 +154,32 @@ fn feed(config: &Config, name: &str, feed: &feed::Config, found: &mut Findings) 
     found.positive(key("payload_bytes_max"), feed.payload_bytes_max as u64);
     found.positive(key("batch_rows_max"), feed.batch_rows_max as u64);
     found.positive(key("batch_bytes_max"), feed.batch_bytes_max as u64);
+    if let Some(delivery) = &feed.delivery {
+        deliveries(config, &key("delivery"), delivery, found);
+    }
     if jiff::tz::TimeZone::get(&feed.time_zone).is_err() {
         found.add(key("time_zone"), format!("there is no time zone \"{}\"; write an IANA name such as \"Europe/Oslo\"", feed.time_zone));
+    }
+}
+
+fn deliveries(config: &Config, key: &str, delivery: &delivery::Config, found: &mut Findings) {
+    for (rest, pointers, needed) in [("id", &delivery.id, true), ("mark", &delivery.mark, true), ("expected", &delivery.expected, false)] {
+        found.pointers(&format!("{key}.{rest}"), pointers);
+        if needed && pointers.is_empty() {
+            found.add(format!("{key}.{rest}"), "needs at least one JSON pointer");
+        }
+    }
+    if delivery.end.0.is_empty() && (delivery.start.0.is_empty() || delivery.expected.is_empty()) {
+        found.add(format!("{key}.end"), "without an end, a delivery needs a start with a count (`expected`), or it is never complete");
+    }
+    let Some(order) = &delivery.order else { return };
+    if !config.endpoints.contains_key(&order.endpoint) {
+        let names: Vec<&str> = config.endpoints.keys().map(String::as_str).collect();
+        let advice = nearest::advice(&order.endpoint, &names);
+        found.add(format!("{key}.order.endpoint"), format!("there is no endpoint \"{}\" under [endpoints]{advice}", order.endpoint));
+    }
+    if !order.id.is_empty() {
+        found.pointers(&format!("{key}.order.id"), [&order.id]);
     }
 }
 
