@@ -307,7 +307,7 @@ pub async fn pauses_hold_until_they_are_lifted(rig: Rig) {
     assert_eq!(due().await, [2, 3]);
     assert!(owner.store.resume_paused(&feed, "me", "done").await.unwrap());
     rig.pass_ms(SEEN_MS);
-    assert_eq!(due().await, [2, 3, 1]);
+    assert_eq!(due().await, [3, 1, 2]);
     assert!(owner.store.pauses().await.unwrap().is_empty());
     let trail = owner.store.audit(None, None, 10).await.unwrap();
     assert_eq!(trail.iter().filter(|line| line.kind == "pause").count(), 3);
