@@ -17,6 +17,7 @@ use tolk::ingest::{Ended, Ingest};
 use tolk::message::{Captured, FeedId, Message, Place, Position};
 use tolk::registry::Registry;
 use tolk::source::{self, Batch, Source};
+use tolk::store::actions::SEEN_MS;
 use tolk::store::{
     End, Filter, Host, LaneStep, MessageStatus, OutputCursor, OutputRow, Owned, Pausable, Paused, Settled, Settlement, Store, Verdict,
     Wanted, WorkRow,
@@ -222,7 +223,14 @@ impl World {
         let of = Pausable::Table { feed: self.feed.name.clone(), table: table.to_owned() };
         match paused {
             true => self.store.pause(&of, "acceptance", "nothing runs between the steps of a case").await?,
-            false => self.store.resume_paused(&of, "acceptance", "the case runs").await?,
+            false => {
+                let resumed = self.store.resume_paused(&of, "acceptance", "the case runs").await?;
+                // What was paused is due once every host has seen that it is not any more.
+                if resumed {
+                    self.set_now_ms(self.now_ms() + SEEN_MS);
+                }
+                resumed
+            }
         };
         self.pauses.store(Arc::new(self.store.pauses().await?));
         Ok(())

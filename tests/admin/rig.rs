@@ -55,7 +55,7 @@ pub fn config(tolk: &Tolk, admin: &str) -> Config {
         "[store]\nurl = \"sqlite://{}\"\n[feeds.f]\nsource = {{ kind = \"file\", path = \"{}\", follow = true }}\n\
          table = [\"/table\"]\ntable_name = \"t\"\nkey = [\"/key\", \"key\"]\nlanes = 4\nretry = {{ backoff_ms = [600000], attempts_max = 5 }}\n\
          [feeds.z]\nsource = {{ kind = \"file\", path = \"{}\", follow = true }}\ntable_name = \"t\"\nlanes = 1\n\
-         [feeds.z.delivery]\nid = [\"/id\"]\nmark = [\"/kind\"]\nstart = \"START\"\n[feeds.z.delivery.order]\nendpoint = \"e\"\nparams = [\"year\"]\n\
+         [feeds.z.delivery]\nid = [\"/id\"]\nmark = [\"/kind\"]\nstart = \"START\"\nend = \"END\"\nexpected = [\"/count\"]\n[feeds.z.delivery.order]\nendpoint = \"e\"\nparams = [\"year\"]\n\
          [targets.out]\nkind = \"file\"\npath = \"{}\"\n[endpoints.e]\nbase_url = \"http://127.0.0.1:9\"\npath = \"/\"\n\
          [limits.default]\ncpu_ms_max = 1000\nmemory_bytes_max = 134217728\n[admin]\n{admin}\n",
         tolk.path("tolk.db").display(),

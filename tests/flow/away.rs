@@ -93,6 +93,7 @@ async fn a_paused_endpoint_parks_until_it_is_resumed() {
     assert!(host.stub.calls.lock().unwrap().is_empty());
     assert!(host.store.resume_paused(&of, "kari", "mended").await.unwrap());
     host.pauses.store(Arc::new(Vec::<Paused>::new()));
-    host.work().await;
+    // Hosts must see the resume first.
+    host.later(tolk::store::actions::SEEN_MS).await;
     assert_eq!(host.words().await, ["handled", "handled", "handled"]);
 }

@@ -3,6 +3,7 @@
 use serde_json::json;
 use std::sync::Arc;
 use tolk::message::Status;
+use tolk::store::actions::SEEN_MS;
 use tolk::store::{Pausable, Paused};
 
 use crate::flow::order::assert_in_order;
@@ -46,7 +47,8 @@ async fn a_paused_table_parks_and_a_resumed_one_goes_on() {
     assert!(reason.contains("kari") && reason.contains("a look at the rules") && reason.contains("tolk resume"), "{reason}");
     assert!(host.store.resume_paused(&table, "kari", "done").await.unwrap());
     host.pauses.store(pauses(host.store.pauses().await.unwrap()));
-    host.work().await;
+    // Hosts must see the resume first.
+    host.later(SEEN_MS).await;
     assert_eq!(host.words().await, ["handled", "handled"]);
 }
 

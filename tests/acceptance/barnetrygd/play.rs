@@ -151,13 +151,15 @@ impl Scenario<'_> {
             },
             "order" => self.order_delivery(&value.to_string(), step).await,
             "assert" => self.assert(value.as_str().context("assert is a text")?).await,
+            // Opened first: a resume takes a while.
             "retry_at" => {
+                self.open().await?;
                 self.world.set_now_ms(moment(value)?);
                 self.error().await
             }
             "pick_at" => {
-                self.world.set_now_ms(moment(value)?);
                 self.open().await?;
+                self.world.set_now_ms(moment(value)?);
                 let due = self.world.free(&[], usize::MAX).await?.len();
                 self.count("pick_at", &step["expect"], due);
                 Ok(())
