@@ -435,7 +435,7 @@ impl Engine {
     /// What the settlement says of the actions of these messages.
     pub(super) fn applied(runs: &[InHand], settled: &[Settled]) -> Vec<Applied> {
         let one = |(run, settled): (&InHand, &Settled)| {
-            let id = run.errand.as_ref().map(|errand| errand.id).or_else(|| run.ordered.as_ref().map(|ordered| ordered.id))?;
+            let id = run.action()?;
             let status = settled.work.as_ref().map(|row| row.status).or_else(|| settled.end.as_ref().map(|end| end.status));
             let became = status.unwrap_or(Status::Handled);
             // One that had to stand behind another is not as it was ordered yet.

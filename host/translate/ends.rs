@@ -88,6 +88,8 @@ impl Engine {
             return;
         }
         match run.judged.take() {
+            // Ordered while it waited for its turn.
+            Some(_) if run.ordered.is_some() => self.finish_ordered(seq),
             Some(outcome) => self.conclude(seq, outcome),
             None => self.ready.push(seq),
         }
@@ -138,6 +140,8 @@ impl Engine {
 
     /// Takes a message off the books.
     pub(super) fn forget(&mut self, run: &Run) {
+        // What was asked of it and not done is found open at the next question.
+        run.action().into_iter().for_each(|id| self.desk.done(id));
         self.bytes = self.bytes.saturating_sub(run.message.size() + answer_bytes(run));
         if run.active.is_some()
             && let Some(count) = self.revisions.get_mut(&run.revision)

@@ -62,8 +62,9 @@ impl Engine {
         for seq in line {
             let Some(run) = self.runs.get_mut(&seq) else { break };
             let ahead = seq != head;
-            if !ahead && run.ordered.is_some() {
-                if !run.running {
+            if run.ordered.is_some() {
+                // Its turn, and not before: what it would have said does not matter any more.
+                if !ahead {
                     self.finish_ordered(seq);
                 }
                 break;

@@ -144,6 +144,11 @@ impl Run {
         self.row.is_none() && self.run == 0 && !self.aside
     }
 
+    /// The action that it carries out, or that ends it.
+    pub fn action(&self) -> Option<i64> {
+        self.errand.as_ref().map(|errand| errand.id).or_else(|| self.ordered.as_ref().map(|ordered| ordered.id))
+    }
+
     /// Its ordering key.
     pub fn key(&self) -> BlockedKey {
         BlockedKey { feed: self.message.place.feed, lane: self.message.place.lane, key_hash: self.message.key_hash }

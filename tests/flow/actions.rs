@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use tolk::message::Status;
-use tolk::store::{ActionKind, ActionResult, ActionState, Command, Filter, Pick, Selection};
+use tolk::store::{ActionKind, ActionResult, ActionState, Command, Filter, Pausable, Paused, Pick, Selection};
 use uuid::Uuid;
 
 use crate::flow::order::assert_in_order;
@@ -116,6 +116,48 @@ async fn a_message_that_is_not_read_yet_can_be_stopped() {
     assert!(words == ["stopped", "behind"] || words == ["handled", "handled"], "{words:?}");
 }
 
+/// Orders a message to be ignored before it is read: it is in hand with the order, in the line of its key.
+async fn ignore_ahead(host: &mut TestHost, offset: i64) -> Command {
+    host.pauses.store(std::sync::Arc::new(vec![Paused {
+        of: Pausable::Feed { feed: "f".to_owned() },
+        by: "kari".to_owned(),
+        why: "a test".to_owned(),
+        since_ms: 0,
+    }]));
+    let (order, id) = (command(Ignore), id_at(host, offset).await);
+    host.store.command(&order, &Selection::Ids(vec![id])).await.unwrap();
+    host.work().await;
+    assert_eq!(host.count(Status::Pending).await, host.words().await.len(), "nothing is read while the feed is paused");
+    host.pauses.store(std::sync::Arc::default());
+    host.work().await;
+    host.work().await;
+    order
+}
+
+async fn what_became(host: &TestHost, order: &Command) -> (Option<ActionResult>, Option<String>) {
+    let state = host.store.actions(Some(order.id), None, 1).await.unwrap().remove(0);
+    (state.result, state.became)
+}
+
+#[tokio::test]
+async fn an_order_on_a_message_in_hand_outlives_its_standing_behind() {
+    let mut host = TestHost::new("").await;
+    host.append(&[json!({ "key": "a", "seq": 1, "do": "fail" }), json!({ "key": "a", "seq": 2 }), json!({ "key": "a", "seq": 3 })]).await;
+    let order = ignore_ahead(&mut host, 1).await;
+    assert_eq!(host.words().await, ["failed", "ignored", "behind"]);
+    assert_eq!(what_became(&host, &order).await, (Some(Applied), Some("ignored".to_owned())));
+}
+
+#[tokio::test]
+async fn an_ordered_message_is_not_run_ahead_of_its_order() {
+    let mut host = TestHost::new("").await;
+    host.append(&[json!({ "key": "a", "seq": 1 }), json!({ "key": "a", "seq": 2 }), json!({ "key": "a", "seq": 3 })]).await;
+    let order = ignore_ahead(&mut host, 1).await;
+    assert_eq!(host.words().await, ["handled", "ignored", "handled"]);
+    assert_eq!(what_became(&host, &order).await, (Some(Applied), Some("ignored".to_owned())));
+    assert_eq!(host.outputs().await.len(), 2);
+}
+
 #[tokio::test]
 async fn a_done_message_runs_again_as_a_new_run_unless_a_newer_one_was_handled() {
     let mut host = TestHost::new("").await;
@@ -198,7 +240,7 @@ async fn a_revisit_publishes_only_what_changed() {
 async fn a_crash_between_an_order_and_its_end_loses_nothing() {
     let mut host = TestHost::new("").await;
     host.consume(&[json!({ "key": "a", "seq": 1 }), json!({ "key": "b", "do": "fail" })]).await;
-    let ids = vec![id_at(&host, 0).await, id_at(&host, 1).await];
+    let ids = [id_at(&host, 0).await, id_at(&host, 1).await];
     let (replay, finish) = (command(Replay), command(Finish));
     host.store.command(&replay, &Selection::Ids(vec![ids[0]])).await.unwrap();
     host.store.command(&finish, &Selection::Ids(vec![ids[1]])).await.unwrap();
