@@ -205,7 +205,7 @@ mod tests {
     use crate::message::{FeedId, Place};
     use crate::plugin::Action;
 
-    fn row(index: i32, key: &'static str) -> OutputRow {
+    pub(super) fn row(index: i32, key: &'static str) -> OutputRow {
         OutputRow {
             cursor: OutputCursor { settlement: 1, index },
             event_id: uuid::Uuid::nil(),

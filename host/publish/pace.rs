@@ -93,22 +93,9 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{FeedId, Place};
-    use crate::plugin::Action;
 
     fn row(index: i32, key: Option<&'static str>) -> OutputRow {
-        OutputRow {
-            cursor: OutputCursor { settlement: 1, index },
-            event_id: uuid::Uuid::nil(),
-            place: Place { feed: FeedId(1), lane: 0, n: i64::from(index) },
-            feed: "f".to_owned(),
-            digest: None,
-            action: Action::Put,
-            key: key.map(|key| Bytes::from_static(key.as_bytes())),
-            payload: None,
-            headers: Vec::new(),
-            version: None,
-        }
+        OutputRow { key: key.map(|key| Bytes::from_static(key.as_bytes())), ..crate::publish::tests::row(index, "") }
     }
 
     fn indexes(rows: &[OutputRow]) -> Vec<i32> {

@@ -21,7 +21,7 @@
 
 mod clients;
 mod expect;
-mod pairs;
+pub mod pairs;
 mod play;
 mod rows;
 mod seed;

@@ -213,7 +213,8 @@ fn action_state(row: &PgRow) -> Try<ActionState> {
     })
 }
 
-fn audited(row: &PgRow) -> Try<Audited> {
+/// A line of the audit trail, of the columns id, kind, object, by_whom, why, at_ms, messages and how many are open.
+pub(super) fn audited(row: &PgRow) -> Try<Audited> {
     Ok(Audited {
         id: row.try_get(0)?,
         kind: plain(row.try_get(1)?),

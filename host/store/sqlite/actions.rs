@@ -186,7 +186,8 @@ fn action_state(row: &SqliteRow) -> sqlx::Result<ActionState> {
     })
 }
 
-fn audited(row: &SqliteRow) -> sqlx::Result<Audited> {
+/// A line of the audit trail, of the columns id, kind, object, by_whom, why, at_ms, messages and how many are open.
+pub(super) fn audited(row: &SqliteRow) -> sqlx::Result<Audited> {
     Ok(Audited {
         id: row.try_get(0)?,
         kind: row.try_get(1)?,

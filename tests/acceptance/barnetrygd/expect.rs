@@ -77,6 +77,13 @@ async fn one(scenario: &mut Scenario<'_>, key: &str, expected: &Value) -> anyhow
             let attempts: i32 = scenario.world.rows().await?.iter().map(|(_, status)| status.attempts).sum();
             same(scenario, key, expected, attempts.into())
         }
+        key => of_recipients(scenario, key, expected).await,
+    }
+}
+
+/// What the recipients came to, and what operators asked of them.
+async fn of_recipients(scenario: &mut Scenario<'_>, key: &str, expected: &Value) -> anyhow::Result<()> {
+    match key {
         "states" => states(scenario, expected).await,
         "attempt" => {
             let attempts = scenario.recipients.first().map(|first| first.attempts);
@@ -112,6 +119,13 @@ async fn one(scenario: &mut Scenario<'_>, key: &str, expected: &Value) -> anyhow
             let (status, text) = scenario.alarm().await?;
             same(scenario, key, expected, if key == "text" { text } else { status }.into())
         }
+        key => of_exchanges(scenario, key, expected).await,
+    }
+}
+
+/// What went to other systems and came from them, and the form of what was published.
+async fn of_exchanges(scenario: &mut Scenario<'_>, key: &str, expected: &Value) -> anyhow::Result<()> {
+    match key {
         "info_status" => info_status(scenario, expected).await,
         "status" => same(scenario, key, expected, scenario.answers.last().map(|(status, _)| *status).into()),
         "body" => {

@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
-use tolk::message::{Captured, FeedId, KeyHash, Message, Place};
 use tolk::plugin::{Context, Limits, Outcome};
 use tolk::runtime::{Runtime, Translator};
-use uuid::Uuid;
 
 use super::form;
+use crate::arena::pairs;
 use crate::bench;
 use crate::diff::{Placeholders, difference, short};
 
@@ -79,16 +78,7 @@ impl Parts {
 
     /// The result of a rule, or the error that failed it.
     fn run(&self, table: &str, payload: &Value) -> anyhow::Result<Result<Value, String>> {
-        let message = Message {
-            place: Place { feed: FeedId(0), lane: 0, n: 1 },
-            id: Uuid::nil(),
-            table: table.into(),
-            key_hash: KeyHash::of(table, b""),
-            captured: Captured { payload: Some(payload.to_string().into()), ..Captured::default() },
-            received_ms: 0,
-            prejudged: None,
-            delivery: None,
-        };
+        let message = pairs::message(table, payload);
         let verdict = self.translator.translate(&mut self.runtime.here(), &message, "parts", &Context::default());
         let verdict = verdict.map_err(|trouble| anyhow::anyhow!("{}: {}", trouble.code, trouble.text))?;
         Ok(match verdict.outcome {

@@ -6,8 +6,9 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Row};
 use uuid::Uuid;
 
+use super::super::actions::audited;
 use super::super::rows::status_of;
-use super::super::text::{plain, stored};
+use super::super::text::stored;
 use super::super::{Postgres, Try};
 use super::{Rows, command, delivery};
 use crate::message::{FeedId, Status};
@@ -92,20 +93,7 @@ impl Postgres {
         .bind(&objects[..])
         .fetch_all(self.pool().await?)
         .await?;
-        rows.iter()
-            .map(|row| {
-                Ok(Audited {
-                    id: row.try_get(0)?,
-                    kind: row.try_get(1)?,
-                    object: row.try_get(2)?,
-                    by: plain(row.try_get(3)?),
-                    why: plain(row.try_get(4)?),
-                    at_ms: row.try_get(5)?,
-                    messages: row.try_get(6)?,
-                    open: row.try_get(7)?,
-                })
-            })
-            .collect()
+        rows.iter().map(audited).collect()
     }
 
     pub(super) async fn stop_once(&self, number: i64, by: &By) -> Try<Done> {

@@ -6,6 +6,7 @@ use sqlx::{AssertSqlSafe, Row as _, SqliteConnection};
 use uuid::Uuid;
 
 use super::super::Sqlite;
+use super::super::actions::audited;
 use super::super::rows::status_of;
 use super::{Rows, command, delivery};
 use crate::message::{FeedId, Status};
@@ -52,18 +53,6 @@ impl Sqlite {
         .bind(object(found.order_number.unwrap_or(found.number)))
         .fetch_all(&self.readers)
         .await?;
-        let audited = |row: &sqlx::sqlite::SqliteRow| {
-            Ok(Audited {
-                id: row.try_get(0)?,
-                kind: row.try_get(1)?,
-                object: row.try_get(2)?,
-                by: row.try_get(3)?,
-                why: row.try_get(4)?,
-                at_ms: row.try_get(5)?,
-                messages: row.try_get(6)?,
-                open: row.try_get(7)?,
-            })
-        };
         rows.iter().map(audited).collect()
     }
 }
