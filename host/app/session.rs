@@ -65,7 +65,10 @@ pub async fn run(app: &App, until: Until, stop: &CancellationToken) -> anyhow::R
             // While the loops drain, what they settle is still fenced by the lease.
             () = &mut kept, if ended != Ended::LeaseLost => {
                 ended = Ended::LeaseLost;
-                lost.cancel();
+                // A mutant goes on as if it were fenced by nothing.
+                if !crate::faults::mutant("no-fence") {
+                    lost.cancel();
+                }
                 inner.cancel();
             }
             () = &mut claims, if !inner.is_cancelled() => {}
