@@ -153,9 +153,11 @@ impl Engine {
         }
     }
 
-    /// The oldest registry revision that anything in hand runs on.
+    /// The oldest registry revision that anything runs on: what is in hand, and what a plugin that cannot be loaded here was to replace.
     pub fn oldest_revision(&self) -> i64 {
-        self.revisions.keys().next().copied().unwrap_or_else(|| self.parts.registry.snapshot().revision)
+        let snapshot = self.parts.registry.snapshot();
+        let in_hand = self.revisions.keys().next().copied().unwrap_or(snapshot.revision);
+        snapshot.broken().iter().map(|(activation, _)| activation.id - 1).fold(in_hand, i64::min)
     }
 
     /// Tells the store the oldest revision in use, when it changed.
