@@ -5,21 +5,28 @@
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
 #![expect(clippy::unwrap_used, reason = "an experiment stops at the first surprise")]
 
+mod clocks;
+mod endpoints;
 mod hosts;
 mod kills;
 mod ledger;
 mod mutants;
 mod outages;
+mod plugins;
 mod points;
+mod poison;
+mod preload;
 mod proxy;
+mod records;
 mod table;
+mod versions;
 mod world;
 
 #[path = "../path/check.rs"]
-#[expect(dead_code, reason = "other test binaries use the rest")]
 mod check;
+#[path = "../sandbox/guest.rs"]
+mod guest;
 #[path = "../support/guests.rs"]
-#[expect(dead_code, reason = "other test binaries use the rest")]
 mod guests;
 #[path = "../support/kafka.rs"]
 #[expect(dead_code, reason = "other test binaries use the rest")]
@@ -28,10 +35,15 @@ mod kafka;
 #[expect(dead_code, reason = "other test binaries use the rest")]
 mod rig;
 #[path = "../path/script.rs"]
-#[expect(dead_code, reason = "other test binaries use the rest")]
 mod script;
 #[path = "../support/services.rs"]
 mod services;
+#[path = "../support/stub.rs"]
+#[expect(dead_code, reason = "other test binaries use the rest")]
+mod stub;
+#[path = "../path/swap.rs"]
+#[expect(dead_code, reason = "the test runner's part")]
+mod swap;
 #[path = "../cli/tolk.rs"]
 #[expect(dead_code, reason = "other test binaries use the rest")]
 mod tolk_binary;
@@ -51,7 +63,22 @@ use std::process::ExitCode;
 use table::{Experiment, Suite};
 
 fn experiments() -> Vec<Experiment> {
-    [points::all(), kills::all(), mutants::all(), hosts::all(), outages::all()].into_iter().flatten().collect()
+    [
+        points::all(),
+        kills::all(),
+        mutants::all(),
+        hosts::all(),
+        outages::all(),
+        clocks::all(),
+        records::all(),
+        plugins::all(),
+        versions::all(),
+        poison::all(),
+        endpoints::all(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn main() -> ExitCode {

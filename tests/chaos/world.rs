@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::check;
 use crate::kafka::Kafka;
 use crate::ledger::Books;
 use crate::rig::{Rig, Running};
-use crate::script::{Dice, Message, Scripts};
+use crate::script::{Dice, Message, Saw, Scripts};
 
 /// How long a world may take to come to rest without any progress on the way.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -88,6 +90,16 @@ impl World {
     /// Produces so many messages of all kinds.
     pub fn load(&mut self, count: usize) {
         let messages = self.scripts.some(count);
+        self.send(messages);
+    }
+
+    /// A message that is itself what must come out, for plugins that hand messages on.
+    pub fn echoed(&mut self, table: &str, key: &str) -> Message {
+        self.scripts.script(table, key, json!({ "i": 0, "attempt": 0, "saw": [] }), 0, Saw::Values(vec![]))
+    }
+
+    /// Sends messages of an experiment's own.
+    pub fn send(&mut self, messages: Vec<Message>) {
         self.rig.produce(&messages);
         self.sent.extend(messages);
     }
@@ -96,6 +108,15 @@ impl World {
     pub async fn moment(&mut self, from: u64, to: u64) {
         let ms = from + self.dice.below(to - from);
         tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
+
+    /// Sends so many messages that nothing holds up, of many keys, and waits until as many have come to their ends; how long that took.
+    pub async fn plain(&mut self, count: usize) -> Duration {
+        let (began, from) = (Instant::now(), self.rig.ended().await);
+        let messages: Vec<Message> = (0..count).map(|number| self.scripts.put("c", &format!("plain-{}", number % 50))).collect();
+        self.send(messages);
+        self.until_ended(from + count).await;
+        began.elapsed()
     }
 
     /// Waits until so many messages in all have come to an end.
@@ -138,12 +159,10 @@ impl World {
         }
     }
 
-    /// Produces what the messages still need, waits until all have come to their ends and are published, stops the hosts and balances the
-    /// books. Returns the figures.
-    pub async fn rest(&mut self, resends: Resends) -> String {
+    /// Produces what the messages still need, and waits until all have come to their ends and are published.
+    pub async fn come_to_rest(&mut self) {
         let rest = self.scripts.rest();
-        self.rig.produce(&rest);
-        self.sent.extend(rest);
+        self.send(rest);
         let mut expected: BTreeMap<String, usize> = BTreeMap::new();
         for message in &self.sent {
             *expected.entry(message.status.to_owned()).or_default() += 1;
@@ -154,6 +173,11 @@ impl World {
             (done, format!("{counts:?}, unpublished {unpublished:?}"))
         })
         .await;
+    }
+
+    /// The same; then stops the hosts and balances the books. Returns the figures.
+    pub async fn rest(&mut self, resends: Resends) -> String {
+        self.come_to_rest().await;
         for host in self.hosts.drain(..) {
             host.terminate().await;
         }

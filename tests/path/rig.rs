@@ -58,7 +58,8 @@ pub(super) struct Out {
 impl Rig {
     /// On a PostgreSQL, in a schema of its own, between two topics of a Kafka.
     pub(super) async fn kafka(postgres: &str, kafka: Kafka) -> Self {
-        let input = kafka.topic(4, &[("max.message.bytes", "11000000")]).await;
+        let any_time = ("message.timestamp.after.max.ms", "9223372036854775807");
+        let input = kafka.topic(4, &[("max.message.bytes", "11000000"), any_time]).await;
         let output = kafka.topic(3, &[]).await;
         let store = format!("url = {postgres:?}\nschema = \"path_{}\"", uuid::Uuid::new_v4().simple());
         let source = format!("{{ kind = \"kafka\", cluster = \"test\", topic = {input:?} }}");
@@ -117,15 +118,36 @@ impl Rig {
 
     /// The event id of an output.
     pub(super) fn event_id(&self, message: &Message, i: u64) -> String {
+        self.event_id_of(message, 0, i)
+    }
+
+    /// The event id of an output of a run.
+    pub(super) fn event_id_of(&self, message: &Message, run: i32, i: u64) -> String {
         let id = self.router.message_id(message.captured.partition, message.captured.offset);
-        store::event_id(id, 0, i32::try_from(i).unwrap()).to_string()
+        store::event_id(id, run, i32::try_from(i).unwrap()).to_string()
     }
 
     /// Puts messages where the source reads them; they are there when this returns.
     pub(super) fn produce(&self, messages: &[Message]) {
+        self.produce_with(messages, &[]);
+    }
+
+    /// The Kafka and the topic that the feed reads.
+    pub(super) fn input(&self) -> (&Kafka, &str) {
+        match &self.ways {
+            Ways::Kafka { kafka, input, .. } => (kafka, input),
+            Ways::Files => panic!("this world has no Kafka"),
+        }
+    }
+
+    /// The same with properties of the producer, where it is Kafka's.
+    pub(super) fn produce_with(&self, messages: &[Message], properties: &[(&str, &str)]) {
         let captured = messages.iter().map(|message| message.captured.clone());
         match &self.ways {
-            Ways::Kafka { kafka, input, .. } => kafka.produce(input, &captured.collect::<Vec<_>>()),
+            Ways::Kafka { .. } => {
+                let (kafka, topic) = self.input();
+                kafka.produce_with(topic, &captured.collect::<Vec<_>>(), properties);
+            }
             Ways::Files => {
                 let lines: String = captured.map(|captured| to_line(&Line { captured, ..Line::default() }) + "\n").collect();
                 let mut file = std::fs::OpenOptions::new().append(true).open(self.tolk.path("in.jsonl")).unwrap();

@@ -14,6 +14,9 @@ const KEYS: u64 = 30;
 /// The time of every message.
 pub(super) const AT_MS: i64 = 1_700_000_000_000;
 
+/// An attempt that only the test's own trouble decides.
+pub(super) const ANY_ATTEMPT: u64 = u64::MAX;
+
 /// A message and what must come of it.
 #[derive(Clone)]
 pub(super) struct Message {
@@ -177,13 +180,13 @@ impl Scripts {
     }
 
     /// A message without outputs.
-    fn ended(&mut self, table: &str, key: &str, what: &str, status: &'static str) -> Message {
+    pub(super) fn ended(&mut self, table: &str, key: &str, what: &str, status: &'static str) -> Message {
         let message = self.script(table, key, json!({ "do": what }), 0, Saw::Values(vec![]));
         Message { status, code: Some("told-to"), outputs: Vec::new(), ..message }
     }
 
     /// A message whose text "SEQ" is its number.
-    fn script(&mut self, table: &str, key: &str, script: Value, attempt: u64, saw: Saw) -> Message {
+    pub(super) fn script(&mut self, table: &str, key: &str, script: Value, attempt: u64, saw: Saw) -> Message {
         let seq = self.seqs.entry(key.to_owned()).or_default();
         *seq += 1;
         let seq = *seq;

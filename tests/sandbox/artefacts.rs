@@ -3,7 +3,7 @@
 use tolk::plugin::{Context, Digest, Limits};
 use tolk::runtime::{Config, Runtime};
 
-use super::guest::{self, Guest};
+use super::guest;
 use super::{message, runtime, settings};
 
 const SECRET: [u8; 32] = [7; 32];
@@ -42,27 +42,9 @@ async fn a_tampered_artefact_is_refused() {
     refused(digest, &artefact, &[8; 32]);
 }
 
-/// A function that keeps a compiler busy: a long chain of branches over many locals.
-fn bomb(steps: usize) -> Vec<u8> {
-    let locals = "i32 ".repeat(400);
-    let body: String = (0..steps)
-        .map(|n| {
-            format!(
-                "(if (local.get {}) (then (local.set {} (i32.add (local.get {}) (local.get {})))))\n",
-                n % 399,
-                (n * 7) % 400,
-                n % 400,
-                (n * 3) % 400
-            )
-        })
-        .collect();
-    let fields = format!("(func $bomb (local {locals}) {body})");
-    Guest { fields, ..guest::identity() }.component()
-}
-
 #[tokio::test]
 async fn a_compile_bomb_ends_in_the_child() {
-    let component = bomb(30_000);
+    let component = guest::bomb(30_000);
     let slow = Runtime::new(&Config { compile_s_max: 1, threads: 1, instances_max: 4, ..settings() }).expect("the runtime starts");
     let error = slow.compile(&component, &SECRET).await.expect_err("refused").to_string();
     assert!(error.contains("compile_s_max is 1 s") && error.contains("used"), "{error}");

@@ -145,6 +145,58 @@ pub fn identity() -> Guest {
     Guest::translating(translated(&format!("{output}{key}"), 1))
 }
 
+/// A verdict with `count` outputs whose records lie in memory, all of them with a target.
+pub fn many_outputs(count: u32) -> String {
+    let fill = format!(
+        "(loop $again
+           (i32.store (i32.add (i32.const {LIST}) (i32.mul (local.get $i) (i32.const 80))) (i32.const {}))
+           (i32.store (i32.add (i32.const {}) (i32.mul (local.get $i) (i32.const 80))) (i32.const {}))
+           (local.set $i (i32.add (local.get $i) (i32.const 1)))
+           (br_if $again (i32.lt_u (local.get $i) (i32.const {count}))))",
+        TARGET.0,
+        LIST + 4,
+        TARGET.1
+    );
+    translated(&fill, count)
+}
+
+/// A verdict without outputs and with `count` lines of 1,000 zero bytes in its log.
+pub fn many_log_lines(count: u32) -> String {
+    let fill = format!(
+        "(loop $again
+           (i32.store (i32.add (i32.const {LIST}) (i32.mul (local.get $i) (i32.const 8))) (i32.const 500000))
+           (i32.store (i32.add (i32.const {}) (i32.mul (local.get $i) (i32.const 8))) (i32.const 1000))
+           (local.set $i (i32.add (local.get $i) (i32.const 1)))
+           (br_if $again (i32.lt_u (local.get $i) (i32.const {count}))))",
+        LIST + 4
+    );
+    format!("{fill} {} {}", store(VERDICT + 64, &[LIST, count]), translated("", 0))
+}
+
+/// Instructions that leave a `translated` verdict with one binding at `LIST`.
+pub fn binding(namespace: (u32, u32), key: (u32, u32), id: (u32, u32)) -> String {
+    let record = store(LIST, &[namespace.0, namespace.1, key.0, key.1, id.0, id.1]);
+    translated(&format!("{record} {}", store(VERDICT + 24, &[LIST, 1])), 0)
+}
+
+/// A function that keeps a compiler busy: a long chain of branches over many locals.
+pub fn bomb(steps: usize) -> Vec<u8> {
+    let locals = "i32 ".repeat(400);
+    let body: String = (0..steps)
+        .map(|n| {
+            format!(
+                "(if (local.get {}) (then (local.set {} (i32.add (local.get {}) (local.get {})))))\n",
+                n % 399,
+                (n * 7) % 400,
+                n % 400,
+                (n * 3) % 400
+            )
+        })
+        .collect();
+    let fields = format!("(func $bomb (local {locals}) {body})");
+    Guest { fields, ..identity() }.component()
+}
+
 /// The description and its texts, as data.
 fn sheet() -> String {
     let texts = [(NAME, "guest"), ((32, 5), "1.0.0"), ((48, 1), "*"), (TARGET, "out"), (COLLECTION, "seen-"), (NAMESPACE, "person-")];

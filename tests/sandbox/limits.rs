@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tolk::plugin::{Context, Limits};
 use tolk::runtime::{Instances, Trouble};
 
-use super::guest::{self, Guest, KEY_AT, LIST, TARGET, VERDICT, output, store, translated};
+use super::guest::{self, Guest, KEY_AT, TARGET, output, translated};
 use super::{load, load_with, message, number_after, once, runtime, translation, trouble};
 
 const LOOP: &str = "(loop $again (br $again)) unreachable";
@@ -64,47 +64,22 @@ fn a_huge_output_is_counted() {
 
 #[test]
 fn too_many_outputs_are_counted() {
-    let guest = Guest { pages: 10, ..Guest::translating(fill_outputs(2_000)) };
+    let guest = Guest { pages: 10, ..Guest::translating(guest::many_outputs(2_000)) };
     trouble(&load(&guest), "output-limit", &["outputs_max is 1000, used 2000"]);
 }
 
 #[test]
 fn a_million_outputs_are_not_even_copied() {
-    let guest = Guest { pages: 1_300, ..Guest::translating(fill_outputs(1_000_000)) };
+    let guest = Guest { pages: 1_300, ..Guest::translating(guest::many_outputs(1_000_000)) };
     let limits = Limits { memory_bytes_max: 128 << 20, ..Limits::default() };
     let translator = load_with(&guest, limits);
     trouble(&translator, "output-limit", &["outputs_max 1000", "output_bytes_max is 8388608 bytes", "used more than "]);
 }
 
-/// A verdict with `count` outputs whose records lie in memory, all of them with a target.
-fn fill_outputs(count: u32) -> String {
-    let fill = format!(
-        "(loop $again
-           (i32.store (i32.add (i32.const {LIST}) (i32.mul (local.get $i) (i32.const 80))) (i32.const {}))
-           (i32.store (i32.add (i32.const {}) (i32.mul (local.get $i) (i32.const 80))) (i32.const {}))
-           (local.set $i (i32.add (local.get $i) (i32.const 1)))
-           (br_if $again (i32.lt_u (local.get $i) (i32.const {count}))))",
-        TARGET.0,
-        LIST + 4,
-        TARGET.1
-    );
-    translated(&fill, count)
-}
-
 #[test]
 fn a_flood_in_the_log_is_cut_and_said() {
     // 100 lines of 1,000 zero bytes each, which are control characters: escaped, then cut to 16 KiB together.
-    let lines = |count: u32| {
-        let fill = format!(
-            "(loop $again
-               (i32.store (i32.add (i32.const {LIST}) (i32.mul (local.get $i) (i32.const 8))) (i32.const 500000))
-               (i32.store (i32.add (i32.const {}) (i32.mul (local.get $i) (i32.const 8))) (i32.const 1000))
-               (local.set $i (i32.add (local.get $i) (i32.const 1)))
-               (br_if $again (i32.lt_u (local.get $i) (i32.const {count}))))",
-            LIST + 4
-        );
-        format!("{fill} {} {}", store(VERDICT + 64, &[LIST, count]), translated("", 0))
-    };
+    let lines = guest::many_log_lines;
     let flood = Guest { pages: 10, ..Guest::translating(lines(100)) };
     let verdict = once(&load(&flood)).expect("a flood is no failure");
     let last = verdict.log.last().expect("the cut is said");

@@ -3,13 +3,12 @@
 use tolk::plugin::{Context, Limits};
 use tolk::runtime::{Config, Runtime};
 
-use super::guest::{self, Guest, LIST, NAME, NAMESPACE, TARGET, VERDICT, output, store, store_byte, translated};
+use super::guest::{self, Guest, NAME, NAMESPACE, TARGET, VERDICT, output, store, store_byte, translated};
 use super::{load, message, once, runtime, settings, translation, trouble};
 
-/// A `translated` with one binding at `LIST`.
+/// A guest with one binding.
 fn binding(namespace: (u32, u32), key: (u32, u32), id: (u32, u32)) -> Guest {
-    let record = store(LIST, &[namespace.0, namespace.1, key.0, key.1, id.0, id.1]);
-    Guest::translating(translated(&format!("{record} {}", store(VERDICT + 24, &[LIST, 1])), 0))
+    Guest::translating(guest::binding(namespace, key, id))
 }
 
 #[test]

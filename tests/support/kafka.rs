@@ -77,7 +77,17 @@ impl Kafka {
 
     /// Produces messages, each to its partition, in order, and waits until they are there. Their offsets are the broker's to give.
     pub fn produce(&self, topic: &str, messages: &[Captured]) {
-        let producer: BaseProducer = self.client().set("message.max.bytes", "20000000").set("linger.ms", "1").create().unwrap();
+        self.produce_with(topic, messages, &[]);
+    }
+
+    /// The same with properties of the producer.
+    pub fn produce_with(&self, topic: &str, messages: &[Captured], properties: &[(&str, &str)]) {
+        let mut config = self.client();
+        config.set("message.max.bytes", "20000000").set("linger.ms", "1");
+        properties.iter().for_each(|(name, value)| {
+            config.set(*name, *value);
+        });
+        let producer: BaseProducer = config.create().unwrap();
         send(&producer, topic, messages);
         producer.flush(PATIENCE).unwrap();
     }
