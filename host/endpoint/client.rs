@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderName};
 use reqwest::{Client, Method, RequestBuilder};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
 use super::answer::{Answers, Ended, Judged};
@@ -116,7 +116,7 @@ impl Endpoint {
         })
     }
 
-    /// Makes one call: for each of its tries at most one time-out for a free place, and one for the request itself.
+    /// Makes one call: for each of its tries a wait for a free place (see [`Self::place`]), and one time-out for the request itself.
     pub async fn call(self: &Arc<Self>, call: &Call, origin: Uuid) -> Called {
         Counts::count(&self.counts.calls);
         let request = match self.request(call, origin) {
@@ -243,7 +243,7 @@ impl Endpoint {
         if let Some(refusal) = self.breaker.refuse(self.pace.now()) {
             return Tried { ended: self.refused(refusal), again: false };
         }
-        let Ok(Ok(_permit)) = tokio::time::timeout(self.timeout, self.permits.acquire()).await else {
+        let Some(_permit) = self.place().await else {
             let reason = format!("all {} places (concurrency_max) stayed busy for {:?}", self.concurrency_max, self.timeout);
             let after = nth(&self.away_ms, 1);
             return Tried { ended: Ended::Away { reason: self.named(&reason), after, spread: after / 5 }, again: false };
@@ -257,6 +257,18 @@ impl Endpoint {
         match tokio::time::timeout(self.timeout, exchange).await {
             Ok(exchange) => self.judge(exchange, leave),
             Err(_) => self.unreached(format!("no answer within {:?} (timeout_ms)", self.timeout), leave),
+        }
+    }
+
+    /// Waits for a free place: for one time-out, and on while the last answer was a good one, since a queue that moves is no failure.
+    async fn place(&self) -> Option<SemaphorePermit<'_>> {
+        let mut free = std::pin::pin!(self.permits.acquire());
+        loop {
+            match tokio::time::timeout(self.timeout, &mut free).await {
+                Ok(permit) => return permit.ok(),
+                Err(_) if self.is_away() => return None,
+                Err(_) => {}
+            }
         }
     }
 

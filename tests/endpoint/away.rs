@@ -89,6 +89,23 @@ async fn concurrency_is_limited_and_a_full_endpoint_sends_away() {
 }
 
 #[tokio::test]
+async fn a_queue_that_moves_sends_nobody_away() {
+    let stub = Stub::start(|_, _| Reply::After(Duration::from_millis(40), Box::new(Reply::json(200, "{}")))).await;
+    // The last in the queue waits longer than one time-out.
+    let endpoints = Arc::new(endpoints(&stub.url(), "path = \"/\"\nconcurrency_max = 2\ntimeout_ms = 2000"));
+    let calls: Vec<_> = (0..120)
+        .map(|_| {
+            let endpoints = endpoints.clone();
+            tokio::spawn(async move { endpoints.call(&call(&[]), ORIGIN).await })
+        })
+        .collect();
+    for call in calls {
+        response(call.await.unwrap());
+    }
+    assert_eq!((stub.count(), endpoints.states()[0].calls), (120, 0));
+}
+
+#[tokio::test]
 async fn a_few_come_back_for_the_probe_and_the_rest_later() {
     let stub = Stub::start(|_, _| Reply::json(503, "{\"secret\":1}")).await;
     let (endpoints, time) = ahead(&stub.url(), "path = \"/\"\nbreaker_failures = 1\nbreaker_open_ms = 10000");
