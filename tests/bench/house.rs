@@ -102,12 +102,32 @@ impl House {
         took
     }
 
-    /// Takes a file in and translates it, side by side, until all of it is settled.
-    pub async fn flow(&self, file: &Path, count: usize) -> Duration {
-        let config = SourceConfig::File { path: file.to_owned(), follow: false };
-        let source = source::open("shop", &config, &BTreeMap::new()).unwrap();
+    /// Takes a source in and translates it, side by side, until so many messages are settled.
+    pub async fn flow(&self, source: Box<dyn Source>, count: usize) -> Duration {
         let appended = Arc::<Notify>::default();
         let ingest = self.ingesting(appended.clone());
+        let translator = self.translator().await;
+        let (started, used) = (Instant::now(), process_cpu());
+        let ingesting = tokio::spawn(async move { ingest.run(source, CancellationToken::new()).await });
+        let counts = tokio::spawn(translator.settle(appended, count)).await.unwrap();
+        let took = started.elapsed();
+        assert_eq!(ingesting.await.unwrap().unwrap(), Ended::SourceEnded);
+        tell("flow", count, took, used, &counts);
+        took
+    }
+
+    /// Translates what the store asks for, until so many messages are settled.
+    pub async fn settle(&self, count: usize) -> Duration {
+        let translator = self.translator().await;
+        let (started, used) = (Instant::now(), process_cpu());
+        let counts = tokio::spawn(translator.settle(Arc::default(), count)).await.unwrap();
+        let took = started.elapsed();
+        tell("replay", count, took, used, &counts);
+        took
+    }
+
+    /// The host's own loop, which owns every lane.
+    async fn translator(&self) -> Translator {
         let counts = Arc::<Counts>::default();
         let settings = HostConfig::default();
         let mut engine = Engine::new(Parts {
@@ -127,23 +147,7 @@ impl House {
             counts: counts.clone(),
         });
         engine.own(&self.owned.lanes).await.unwrap();
-        let poll = Duration::from_millis(settings.poll_ms);
-        let (started, used) = (Instant::now(), process_cpu());
-        let ingesting = tokio::spawn(async move { ingest.run(source, CancellationToken::new()).await });
-        let translating = tokio::spawn(async move {
-            while counts.messages.load(Ordering::Relaxed) < count as u64 {
-                engine.turn(&appended, poll).await;
-                engine.report().await.unwrap();
-            }
-            counts
-        });
-        let counts = translating.await.unwrap();
-        let took = started.elapsed();
-        assert_eq!(ingesting.await.unwrap().unwrap(), Ended::SourceEnded);
-        let cpu_us = (process_cpu() - used).as_secs_f64() * 1e6 / count as f64;
-        let settlements = counts.settlements.load(Ordering::Relaxed);
-        note(&format!("  flow: {:.0}/s, {cpu_us:.1} µs of the host's CPU a message, {settlements} settlements", rate(count, took)));
-        took
+        Translator { engine, counts, poll: Duration::from_millis(settings.poll_ms) }
     }
 
     fn ingesting(&self, appended: Arc<Notify>) -> Ingest {
@@ -158,4 +162,32 @@ impl House {
             count: Arc::default(),
         }
     }
+}
+
+/// The file as a source that ends.
+pub fn file(path: &Path) -> Box<dyn Source> {
+    let config = SourceConfig::File { path: path.to_owned(), follow: false };
+    source::open("shop", &config, &BTreeMap::new()).unwrap()
+}
+
+struct Translator {
+    engine: Engine,
+    counts: Arc<Counts>,
+    poll: Duration,
+}
+
+impl Translator {
+    async fn settle(mut self, appended: Arc<Notify>, count: usize) -> Arc<Counts> {
+        while self.counts.messages.load(Ordering::Relaxed) < count as u64 {
+            self.engine.turn(&appended, self.poll).await;
+            self.engine.report().await.unwrap();
+        }
+        self.counts
+    }
+}
+
+fn tell(what: &str, count: usize, took: Duration, used: Duration, counts: &Counts) {
+    let cpu_us = (process_cpu() - used).as_secs_f64() * 1e6 / count as f64;
+    let settlements = counts.settlements.load(Ordering::Relaxed);
+    note(&format!("  {what}: {:.0}/s, {cpu_us:.1} µs of the host's CPU a message, {settlements} settlements", rate(count, took)));
 }

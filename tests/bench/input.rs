@@ -15,10 +15,18 @@ const EVENT_BYTES: usize = 1_000;
 
 /// Change events of one table, each of one of `keys` ordering keys, in turn.
 pub fn events(count: usize, keys: usize) -> Vec<Captured> {
-    (0..count).map(|n| event(n, n % keys)).collect()
+    (0..count).map(|n| event(n, n % keys, "ACCEPTED")).collect()
 }
 
-fn event(n: usize, key: usize) -> Captured {
+/// Change events that cannot be done: the first of each of `keys` keys waits for something that never comes, the others stand behind it.
+pub fn parked(count: usize, keys: usize) -> impl Iterator<Item = Captured> + Send {
+    (0..count).map(move |n| event(n, PARKED + n % keys, "PARKED"))
+}
+
+/// Ordering keys from here on are those of parked messages.
+const PARKED: usize = 100_000_000;
+
+fn event(n: usize, key: usize, state: &str) -> Captured {
     let mut event = json!({
         "table": "SHOP.ITEM",
         "op_type": if n.is_multiple_of(3) { "I" } else { "U" },
@@ -28,7 +36,7 @@ fn event(n: usize, key: usize) -> Captured {
         "after": {
             "ITEM_ID": 1_000_000 + key,
             "ORDER_ID": 7_000_000 + n / 4,
-            "STATE": "ACCEPTED",
+            "STATE": state,
             "NAME": "a name of some length",
             "STREET": "Storgata 12 B",
             "POSTCODE": "0155",
@@ -69,14 +77,20 @@ pub fn write(path: &Path, messages: &[Captured]) {
     file.flush().unwrap();
 }
 
-/// A source that costs nothing: it hands over what is in memory.
+/// A source that hands over what is in memory, which costs nothing, or what is made as it is asked for.
 pub struct Memory {
-    messages: std::vec::IntoIter<Captured>,
+    messages: std::iter::Peekable<Box<dyn Iterator<Item = Captured> + Send>>,
+    offset: i64,
 }
 
 impl Memory {
     pub fn new(messages: Vec<Captured>) -> Self {
-        Self { messages: messages.into_iter() }
+        Self::made(messages.into_iter())
+    }
+
+    pub fn made(messages: impl Iterator<Item = Captured> + Send + 'static) -> Self {
+        let messages: Box<dyn Iterator<Item = Captured> + Send> = Box::new(messages);
+        Self { messages: messages.peekable(), offset: 0 }
     }
 }
 
@@ -86,13 +100,19 @@ impl Source for Memory {
         "memory"
     }
 
-    async fn open(&mut self, _positions: &[Position]) -> Result<(), Error> {
+    async fn open(&mut self, positions: &[Position]) -> Result<(), Error> {
+        // Where an earlier turn has taken messages in, these come after them.
+        self.offset = positions.iter().map(|position| position.next_offset).max().unwrap_or(0);
         Ok(())
     }
 
     async fn next(&mut self, rows_max: usize, _bytes_max: usize) -> Result<Batch, Error> {
-        let messages: Vec<Captured> = self.messages.by_ref().take(rows_max).collect();
-        Ok(Batch { messages, ended: self.messages.len() == 0 })
+        let mut messages: Vec<Captured> = self.messages.by_ref().take(rows_max).collect();
+        for message in &mut messages {
+            message.offset = self.offset;
+            self.offset += 1;
+        }
+        Ok(Batch { messages, ended: self.messages.peek().is_none() })
     }
 
     fn committed(&mut self, _positions: &[Position]) {}

@@ -7,7 +7,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 use tolk::store::{Clock, Config};
 
-use crate::house::{Guest, House};
+use crate::house::{self, Guest, House};
 use crate::input;
 use crate::report::{Need, Pair, Report, fastest, note, rate};
 
@@ -84,7 +84,7 @@ pub async fn measure(guest: &Guest, report: &mut Report) {
     for round in 0..=ROUNDS {
         let path = folder.path().join(format!("ours-{round}.db"));
         let house = House::open(&config(&path), guest).await;
-        let took = house.flow(&file, MESSAGES).await;
+        let took = house.flow(house::file(&file), MESSAGES).await;
         drop(house);
         check(&path, bytes);
         let rows = rows.get_or_insert_with(|| Rows::read(&path));

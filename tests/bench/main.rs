@@ -4,12 +4,16 @@
 #![expect(clippy::unwrap_used, reason = "a measurement stops at the first surprise")]
 
 mod call;
+mod crowd;
 mod house;
 mod input;
 mod lite;
 mod postgres;
 mod raw;
+mod recipients;
+mod remote;
 mod report;
+mod schema;
 #[path = "../support/services.rs"]
 #[expect(dead_code, reason = "no Kafka is measured here, and nothing is killed")]
 mod services;
@@ -54,6 +58,17 @@ async fn measure() {
     }
     if wanted("tcp") {
         postgres::measure(&guest, services::postgres_tcp_url(), "-tcp", &mut report).await;
+    }
+    for crowd in [crowd::STUCK, crowd::PARKED] {
+        if wanted(crowd.name) {
+            crowd::beside(&crowd, &guest, services::postgres_url(), &mut report).await;
+        }
+    }
+    if wanted("replay") {
+        crowd::replay(&guest, services::postgres_url(), &mut report).await;
+    }
+    if wanted("recipients") {
+        recipients::measure(services::postgres_url(), &mut report).await;
     }
     report.print();
     // A part of the rows is no result.

@@ -1,17 +1,14 @@
 //! The rows on PostgreSQL: ingest and flow beside the raw bulk writes, and beside the design of one transaction a message.
 
 use std::path::Path;
-use std::str::FromStr;
 
-use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{AssertSqlSafe, Connection};
 use tolk::message::Captured;
-use tolk::store::Config;
 
-use crate::house::{Guest, House};
+use crate::house::{Guest, House, file};
 use crate::input::{self, Memory};
 use crate::raw::{Rows, Variant};
 use crate::report::{Need, Pair, Report, fastest, note, rate};
+use crate::schema::{self, Schema};
 use crate::single;
 
 /// Messages of one turn.
@@ -24,50 +21,6 @@ const KEYS: usize = 10_000;
 const HOT_KEYS: usize = 50;
 /// Messages of a turn of the design of one transaction a message.
 const SINGLE: usize = 1_000;
-
-/// A schema of its own with our tables, dropped again after the turn.
-struct Schema {
-    config: Config,
-    connection: PgConnection,
-}
-
-impl Schema {
-    fn new_config(url: &str) -> Config {
-        let schema = format!("bench_{}", uuid::Uuid::new_v4().simple());
-        Config { url: url.to_owned(), schema, connections_max: 8, statement_timeout_ms: 60_000 }
-    }
-
-    async fn make(url: &str) -> Self {
-        let config = Self::new_config(url);
-        let options = PgConnectOptions::from_str(url).unwrap().options([("search_path", &config.schema)]);
-        let mut connection = PgConnection::connect_with(&options).await.unwrap();
-        // Whatever earlier turns left to be written is written now, not in the middle of this one.
-        sqlx::raw_sql("CHECKPOINT").execute(&mut connection).await.unwrap();
-        Self { config, connection }
-    }
-
-    /// Rows, distinct messages and payload bytes of the inbox and the outputs must be those that were sent.
-    async fn check(&mut self, count: usize, payload_bytes: usize, outputs: usize) {
-        let (rows, bytes): (i64, i64) =
-            self.one("SELECT count(DISTINCT id), coalesce(sum(octet_length(payload)), 0)::bigint FROM inbox").await;
-        assert_eq!((rows, bytes), (count as i64, payload_bytes as i64), "the inbox holds what was sent");
-        let (rows, messages): (i64, i64) = self.one("SELECT count(*), count(DISTINCT message) FROM output").await;
-        assert_eq!((rows, messages), (outputs as i64, outputs as i64), "each message has one output");
-    }
-
-    async fn one<T>(&mut self, sql: &'static str) -> T
-    where
-        T: Send + Unpin + for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow>,
-    {
-        sqlx::query_as(sql).fetch_one(&mut self.connection).await.unwrap()
-    }
-
-    async fn drop(mut self) {
-        let sql = format!("SET client_min_messages = warning; DROP SCHEMA {} CASCADE", self.config.schema);
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.connection).await.unwrap();
-        self.connection.close().await.unwrap();
-    }
-}
 
 /// What is sent in a turn.
 struct Input<'a> {
@@ -103,7 +56,7 @@ impl<'a> Input<'a> {
     async fn flow(&self, rows: Option<&mut Rows>) -> f64 {
         let mut schema = Schema::make(self.url).await;
         let house = House::open(&schema.config, self.guest).await;
-        let took = house.flow(self.file, MESSAGES).await;
+        let took = house.flow(file(self.file), MESSAGES).await;
         schema.check(MESSAGES, self.bytes, MESSAGES).await;
         if let Some(rows) = rows {
             *rows = Rows::read(&mut schema.connection).await;
@@ -115,7 +68,7 @@ impl<'a> Input<'a> {
     /// A raw bulk write: messages a second.
     async fn raw(&self, rows: &Rows, variant: Variant) -> f64 {
         let mut schema = Schema::make(self.url).await;
-        migrate(&schema.config).await;
+        schema.migrate().await;
         let took = rows.write(&mut schema.connection, variant).await;
         schema.check(MESSAGES, self.bytes, rows.outputs.len()).await;
         schema.drop().await;
@@ -143,18 +96,9 @@ impl<'a> Input<'a> {
     }
 }
 
-async fn migrate(config: &Config) {
-    let store = tolk::store::open(config, tolk::store::Clock::Database).await.unwrap();
-    store.migrate().await.unwrap();
-}
-
 /// Measures `ingest-postgres`, `flow-postgres`, and over the socket `flow-vs-row-transactions` and `hot-keys`.
 pub async fn measure(guest: &Guest, url: &str, suffix: &str, report: &mut Report) {
-    let mut connection = PgConnection::connect(url).await.unwrap();
-    for setting in ["fsync", "synchronous_commit"] {
-        let (value,): (String,) = sqlx::query_as(AssertSqlSafe(format!("SHOW {setting}"))).fetch_one(&mut connection).await.unwrap();
-        assert_eq!(value, "on", "figures without {setting} are worth nothing");
-    }
+    schema::must_be_durable(url).await;
     let folder = tempfile::tempdir().unwrap();
     let (many, hot) = (folder.path().join("many.jsonl"), folder.path().join("hot.jsonl"));
     let input = Input::new(guest, url, &many, KEYS);

@@ -1,8 +1,8 @@
 //! The translator of the benchmarks. It reads a change event of about 1 kB as JSON and puts out a message of about 330 bytes; with the config
-//! `identity` it puts out the payload as it came. Knows nothing of how it is measured.
+//! `identity` it puts out the payload as it came. What is PARKED waits for an order. Knows nothing of how it is measured.
 
 use serde::{Deserialize, Serialize};
-use tolk_sdk::{Context, Description, Message, Outcome, Stop, Translator};
+use tolk_sdk::{Context, Description, Entry, Message, Outcome, Stop, Translator};
 
 struct Flow {
     identity: bool,
@@ -79,6 +79,10 @@ impl Translator for Flow {
             return Ok(Outcome::put("out", key, message.bytes()).into());
         }
         let Event { op_type, after } = message.json()?;
+        if after.state == "PARKED" {
+            let order = Entry::new("order", after.order_id.to_string());
+            return Ok(Outcome::waiting("order-missing", "its order has not come").on(order).into());
+        }
         let operation = match op_type.as_str() {
             "I" => "created",
             "U" => "changed",
