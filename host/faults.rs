@@ -4,7 +4,7 @@
 //! `TOLK_FAULTS` says what strikes: rules `PLACE=ACTION[@HIT][xTIMES][%PERCENT]`, joined by `;`. A place is `what/when` and may end in `*`;
 //! an action is `abort` (`kill -9` of this process), `error`, `panic` or `sleep:MS`. A rule strikes from the HIT-th time on that its place
 //! is passed (default 1), TIMES times (default 1; `x*`: always), each time with PERCENT (default 100) of chance, drawn from
-//! `TOLK_FAULTS_SEED`. `TOLK_FAULTS_SEEN` names a file in which each place is noted when it is passed for the first and the second time;
+//! `TOLK_FAULTS_SEED`. Some places are also named by a message's key: `what/key:KEY`. `TOLK_FAULTS_SEEN` names a file in which each place is noted when it is passed for the first and the second time;
 //! `TOLK_MUTANT` names a guard that is left out.
 
 #[cfg(all(feature = "faults", not(debug_assertions)))]
@@ -14,10 +14,10 @@ compile_error!("the feature `faults` is for tests: a release build must not cont
 pub const ON: bool = cfg!(feature = "faults");
 
 #[cfg(feature = "faults")]
-pub use on::{here, mutant, point, step};
+pub use on::{here, keyed, mutant, point, step};
 
 #[cfg(not(feature = "faults"))]
-pub use off::{here, mutant, point, step};
+pub use off::{here, keyed, mutant, point, step};
 
 #[cfg(not(feature = "faults"))]
 mod off {
@@ -38,6 +38,10 @@ mod off {
     /// A place on a thread of our own.
     #[inline(always)]
     pub fn here(_what: &str, _when: &str) {}
+
+    /// A place on a thread of our own, with the key of the message that is there.
+    #[inline(always)]
+    pub fn keyed(_what: &str, _key: Option<&[u8]>) {}
 
     /// Whether a guard is left out.
     #[inline(always)]
@@ -207,6 +211,13 @@ mod on {
     pub fn here(what: &str, when: &str) {
         if let Some(Action::Sleep(time)) = strike(what, when) {
             std::thread::sleep(time);
+        }
+    }
+
+    /// A place on a thread of our own, with the key of the message that is there: nothing unless a rule is for a key.
+    pub fn keyed(what: &str, key: Option<&[u8]>) {
+        if let Some(key) = key.filter(|_| FAULTS.rules.iter().any(|rule| rule.place.contains("/key:"))) {
+            here(what, &format!("key:{}", String::from_utf8_lossy(key)));
         }
     }
 

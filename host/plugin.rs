@@ -179,7 +179,7 @@ pub struct Context {
 }
 
 /// A delivery: a set of messages that is complete or not.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delivery {
     /// Its id.
     pub id: String,

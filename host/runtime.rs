@@ -9,6 +9,7 @@ mod instance;
 mod log;
 mod threads;
 mod translator;
+pub mod trial;
 mod validate;
 mod wasi;
 
@@ -27,7 +28,9 @@ use self::instance::State;
 use self::threads::Threads;
 use self::translator::Terms;
 pub use self::translator::Translator;
-use crate::plugin::{Description, Digest, Limits};
+use self::trial::Trials;
+use crate::message::Message;
+use crate::plugin::{Context, Description, Digest, Limits};
 
 /// `[runtime]`: settings of the engine; the limits of single plugins are `plugin::Limits`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -119,6 +122,7 @@ pub struct Runtime {
     inert: Linker<State>,
     instances_max: usize,
     threads: Threads,
+    trials: Trials,
 }
 
 impl Runtime {
@@ -138,6 +142,7 @@ impl Runtime {
             engine,
             instances_max,
             threads: Threads::start(count, instances_max)?,
+            trials: Trials::default(),
         }))
     }
 
@@ -181,6 +186,20 @@ impl Runtime {
         validate::check(component, &self.settings)?;
         let compiled = translator::compile_here(&self.engine, component)?;
         self.start(&compiled, Digest::of(component), limits, config)
+    }
+
+    /// Tries a call in a child process, before this one makes it; an error says how it ended the processes that ran it.
+    pub async fn try_out(&self, translator: &Translator, message: &Message, feed: &str, context: &Context) -> Result<(), String> {
+        self.trials.try_out(&self.settings, translator, message, feed, context).await
+    }
+
+    /// Loads what another process of this host has compiled and loaded before.
+    #[expect(unsafe_code, reason = "loading machine code can be no safe function; the process that started this one vouches for it")]
+    fn adopt(&self, digest: Digest, artefact: &[u8], limits: Limits, config: &str) -> Result<Arc<Translator>, Error> {
+        // SAFETY: the bytes come through a pipe from the host that started this process, which runs them itself.
+        let component = unsafe { Component::deserialize(&self.engine, artefact) };
+        let component = component.map_err(|error| Error::Refused(format!("{} does not load ({error:#})", digest.short())))?;
+        self.start(&component, digest, limits, config)
     }
 
     /// The number of CPU threads.

@@ -209,6 +209,10 @@ pub struct LaneLease {
     pub epoch: i64,
     /// Every row up to this number is done or has a row in `work`.
     pub cursor: i64,
+    /// The number of its last row: nothing above it was in the hands of an owner before.
+    pub tail: i64,
+    /// Owners that died since it was last calm.
+    pub crashes: i32,
 }
 
 /// An owned target.
@@ -244,6 +248,8 @@ pub trait Leases {
     async fn abandon(&self, host: &Host) -> Result<()>;
     /// A number that changes whenever something changes its owner, a host joins or a lease runs out: a cheap hint to claim now.
     async fn ownership(&self) -> Result<i64>;
+    /// Says that these lanes are calm: what the owners that died may have had in hand has been through its plugins, and the host lives.
+    async fn calm(&self, host: &Host, lanes: &[(FeedId, i32)]) -> Result<()>;
     /// Gives back the lanes of one feed (its plugin cannot be loaded here).
     async fn release_lanes(&self, host: &Host, feed: FeedId) -> Result<()>;
 }

@@ -17,3 +17,4 @@ pub mod resolve;
 pub mod revisit;
 pub mod run;
 pub mod settle;
+pub mod suspects;

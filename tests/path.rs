@@ -5,6 +5,7 @@ mod away;
 mod check;
 mod flow;
 mod hostile;
+mod killer;
 mod leave;
 #[expect(dead_code, reason = "the fault suite uses the rest")]
 mod rig;

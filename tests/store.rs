@@ -56,7 +56,8 @@ cases! {
         what_is_given_back_is_free_at_once
         an_expired_host_is_taken_over_and_fenced
         released_lanes_are_fenced
-        what_is_abandoned_is_free_but_may_be_sending;
+        what_is_abandoned_is_free_but_may_be_sending
+        deaths_of_owners_are_counted_until_a_lane_is_calm;
     inbox:
         bytes_round_trip
         numbers_are_gapless_per_lane

@@ -96,7 +96,7 @@ pub(super) async fn in_child(settings: &Config, component: &[u8]) -> Result<Vec<
     }
 }
 
-fn program(settings: &Config) -> Result<PathBuf, Error> {
+pub(super) fn program(settings: &Config) -> Result<PathBuf, Error> {
     if let Some(program) = &settings.compiler {
         return Ok(program.clone());
     }

@@ -17,7 +17,7 @@ use super::instance::Instances;
 /// How long a thread stays with one batch while others wait.
 const SLICE: Duration = Duration::from_millis(5);
 /// Stack of a thread: the guest's, several times over.
-const STACK_BYTES: usize = 4 << 20;
+pub(super) const STACK_BYTES: usize = 4 << 20;
 
 type Job = Box<dyn FnOnce(&mut Instances) + Send>;
 

@@ -137,6 +137,21 @@ impl Translator {
         }))
     }
 
+    /// Its number in this process.
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The config that it was given.
+    pub(super) fn config(&self) -> &str {
+        &self.config
+    }
+
+    /// Its machine code.
+    pub(super) fn artefact(&self) -> Result<Vec<u8>, String> {
+        self.pre.instance_pre().component().serialize().map_err(|error| format!("{error:#}"))
+    }
+
     /// The identity of the component.
     pub fn digest(&self) -> Digest {
         self.digest

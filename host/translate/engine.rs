@@ -100,6 +100,8 @@ pub(super) enum Event {
     Called(Seq, Call, Called),
     /// It was told, or not, that these endpoints answer again.
     Told(Vec<String>, store::Result<()>),
+    /// The store knows, or not, that these lanes are calm.
+    Calmed(Vec<(FeedId, i32)>, store::Result<()>),
     /// A settlement has come back.
     Settled(Box<store::Settlement>, store::Result<store::Verdict>),
 }
@@ -122,6 +124,7 @@ pub struct Engine {
     pub(super) next_batch: u32,
     pub(super) fetching: bool,
     pub(super) asking_due: bool,
+    pub(super) calming: bool,
     pub(super) ask_new: bool,
     pub(super) ask_due: bool,
     pub(super) now_ms: i64,
@@ -167,6 +170,7 @@ impl Engine {
             next_batch: 0,
             fetching: false,
             asking_due: false,
+            calming: false,
             ask_new: true,
             ask_due: true,
             now_ms: 0,
@@ -211,6 +215,7 @@ impl Engine {
             self.lanes.take(lease);
             self.pace.took(lease.feed, lease.lane, self.now_ms);
         }
+        self.tell_suspects();
         for key in blocked {
             self.lanes.set_blocked(key, true);
         }
@@ -328,7 +333,11 @@ impl Engine {
                 match result {
                     Ok((rows, now_ms)) => {
                         self.now_ms = now_ms;
+                        let none = rows.is_empty();
                         self.take_rows(rows, false);
+                        if none {
+                            self.calm_lanes();
+                        }
                     }
                     Err(error) => self.failed(error, false, true),
                 }
@@ -342,6 +351,7 @@ impl Engine {
             }
             Event::Called(seq, call, called) => self.called(seq, call, called),
             Event::Told(endpoints, told) => self.told(endpoints, told),
+            Event::Calmed(lanes, calmed) => self.calmed(&lanes, calmed),
             Event::Settled(settlement, result) => self.settled(*settlement, result),
         }
     }
@@ -404,7 +414,7 @@ impl Engine {
     }
 
     /// Whether a whole feed is paused: its messages stay where they are.
-    fn is_paused(&self, feed: FeedId) -> bool {
+    pub(super) fn is_paused(&self, feed: FeedId) -> bool {
         let pauses = self.parts.pauses.load();
         let name = || self.feeds.get(&feed).map_or("", |feed| feed.name.as_str());
         pauses.iter().any(|paused| matches!(&paused.of, Pausable::Feed { feed } if feed == name()))

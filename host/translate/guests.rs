@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use tokio::sync::mpsc::UnboundedSender;
+
 use super::engine::{Engine, Event};
 use super::judge::{self, Said};
 use super::run::{Feed, Run, Seq};
+use super::suspects::KILLED_HOST;
 use crate::message::{Message, Status};
 use crate::plugin::{Context, Outcome, Verdict, Wait};
 use crate::registry::{Active, Snapshot};
-use crate::runtime::{Instances, Trouble};
+use crate::runtime::{Instances, Runtime, Trouble};
 use crate::store::{self, Pausable, Paused};
 
 /// Messages that one CPU task runs.
@@ -24,12 +27,12 @@ const ENGINE_MS: u64 = 1_000;
 /// The code of a message that was taken along in a CPU task but not run.
 const NOT_RUN: &str = "not-run";
 
-struct Work {
-    seq: Seq,
-    message: Arc<Message>,
-    feed: Arc<Feed>,
-    active: Arc<Active>,
-    context: Context,
+pub(super) struct Work {
+    pub(super) seq: Seq,
+    pub(super) message: Arc<Message>,
+    pub(super) feed: Arc<Feed>,
+    pub(super) active: Arc<Active>,
+    pub(super) context: Context,
 }
 
 impl Engine {
@@ -38,8 +41,17 @@ impl Engine {
             let snapshot = self.parts.registry.snapshot();
             let mut task = Vec::new();
             let mut tasks = Vec::new();
+            let mut suspects = Vec::new();
             for seq in std::mem::take(&mut self.ready) {
-                self.gather(seq, &snapshot, &mut task);
+                let works = self.gather(seq, &snapshot);
+                if works.is_empty() {
+                    continue;
+                }
+                if self.is_suspect(seq) {
+                    suspects.push(works);
+                    continue;
+                }
+                task.push(works);
                 if task.len() >= TASK_MESSAGES {
                     tasks.push(std::mem::take(&mut task));
                 }
@@ -50,12 +62,15 @@ impl Engine {
             for task in tasks {
                 self.spawn(task);
             }
+            if !suspects.is_empty() {
+                self.spawn_suspects(suspects);
+            }
         }
     }
 
-    /// Puts the head of a key, and what may be run ahead behind it, into a CPU task; settles at once what needs no guest.
-    fn gather(&mut self, head: Seq, snapshot: &Snapshot, task: &mut Vec<Vec<Work>>) {
-        let Some(run) = self.runs.get(&head) else { return };
+    /// The head of a key, and what may be run ahead behind it, for a CPU task; settles at once what needs no guest.
+    fn gather(&mut self, head: Seq, snapshot: &Snapshot) -> Vec<Work> {
+        let Some(run) = self.runs.get(&head) else { return Vec::new() };
         let key = run.key();
         let line: Vec<Seq> = self.lanes.line(&key).map(|chain| chain.line.iter().take(AHEAD).copied().collect()).unwrap_or_default();
         let mut works = Vec::new();
@@ -114,9 +129,7 @@ impl Engine {
                 context: run.context.clone(),
             });
         }
-        if !works.is_empty() {
-            task.push(works);
-        }
+        works
     }
 
     /// What becomes of a message that no guest runs for; `Some(None)`: it waits for a translator.
@@ -199,41 +212,7 @@ impl Engine {
 
     fn spawn(&self, task: Vec<Vec<Work>>) {
         let (runtime, sender) = (self.parts.runtime.clone(), self.sender.clone());
-        tokio::spawn(async move {
-            let run = move |instances: &mut Instances| {
-                let mut results = Vec::with_capacity(task.len());
-                for line in task {
-                    let mut ended = false;
-                    for work in line {
-                        // Behind a message that did not end, a later one of its key must not have run.
-                        let result = if ended {
-                            None
-                        } else {
-                            let translator = &work.active.translator;
-                            crate::faults::here("guest", "begin");
-                            let result = translator.translate(instances, &work.message, &work.feed.name, &work.context);
-                            crate::faults::here("guest", "done");
-                            Some(result)
-                        };
-                        ended |= !matches!(
-                            &result,
-                            Some(Ok(Verdict { outcome: Outcome::Translated(_) | Outcome::Ignored(_) | Outcome::Rejected(_), .. }))
-                        );
-                        results.push((work.seq, result));
-                    }
-                }
-                results
-            };
-            for results in runtime.run(vec![run]).await {
-                let (ran, rest): (Vec<_>, Vec<_>) = results.into_iter().partition(|(_, result)| result.is_some());
-                let ran: Vec<_> = ran.into_iter().filter_map(|(seq, result)| Some((seq, result?))).collect();
-                let _ = sender.send(Event::Ran(ran));
-                if !rest.is_empty() {
-                    let back = rest.into_iter().map(|(seq, _)| (seq, Err(Trouble { code: NOT_RUN, text: String::new() }))).collect();
-                    let _ = sender.send(Event::Ran(back));
-                }
-            }
-        });
+        tokio::spawn(async move { run(&runtime, task, &sender).await });
     }
 
     pub(super) fn ran(&mut self, seq: Seq, result: Result<Verdict, Trouble>) {
@@ -246,7 +225,10 @@ impl Engine {
             Err(trouble) if trouble.code == ENGINE => {
                 return self.finish(seq, Said::Parked { code: ENGINE, reason: trouble.text, after_ms: ENGINE_MS, on: Vec::new() });
             }
-            Err(trouble) => return self.finish(seq, Said::Trouble { code: trouble.code.to_owned(), reason: trouble.text }),
+            Err(trouble) => {
+                let reason = if trouble.code == KILLED_HOST { self.killed_by(seq, &trouble.text) } else { trouble.text };
+                return self.finish(seq, Said::Trouble { code: trouble.code.to_owned(), reason });
+            }
         };
         for line in &verdict.log {
             tracing::info!(target: "tolk::guest", feed = run.feed.name, partition = run.message.captured.partition,
@@ -277,5 +259,48 @@ impl Engine {
         if self.is_first(seq) {
             self.ready.push(seq);
         }
+    }
+}
+
+/// Runs lines of keys on a CPU thread, and tells the loop.
+pub(super) async fn run(runtime: &Runtime, task: Vec<Vec<Work>>, sender: &UnboundedSender<Event>) {
+    let run = move |instances: &mut Instances| {
+        let mut results = Vec::with_capacity(task.len());
+        for line in task {
+            let mut ended = false;
+            for work in line {
+                // Behind a message that did not end, a later one of its key must not have run.
+                let result = if ended {
+                    None
+                } else {
+                    let translator = &work.active.translator;
+                    crate::faults::here("guest", "begin");
+                    crate::faults::keyed("guest", work.message.captured.key.as_deref());
+                    let result = translator.translate(instances, &work.message, &work.feed.name, &work.context);
+                    crate::faults::here("guest", "done");
+                    Some(result)
+                };
+                ended |= !matches!(
+                    &result,
+                    Some(Ok(Verdict { outcome: Outcome::Translated(_) | Outcome::Ignored(_) | Outcome::Rejected(_), .. }))
+                );
+                results.push((work.seq, result));
+            }
+        }
+        results
+    };
+    for results in runtime.run(vec![run]).await {
+        let (ran, rest): (Vec<_>, Vec<_>) = results.into_iter().partition(|(_, result)| result.is_some());
+        let ran: Vec<_> = ran.into_iter().filter_map(|(seq, result)| Some((seq, result?))).collect();
+        let _ = sender.send(Event::Ran(ran));
+        give_back(rest.into_iter().map(|(seq, _)| seq), sender);
+    }
+}
+
+/// Tells the loop of messages that were taken along but not run.
+pub(super) fn give_back(seqs: impl Iterator<Item = Seq>, sender: &UnboundedSender<Event>) {
+    let back: Vec<_> = seqs.map(|seq| (seq, Err(Trouble { code: NOT_RUN, text: String::new() }))).collect();
+    if !back.is_empty() {
+        let _ = sender.send(Event::Ran(back));
     }
 }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::actions::Ordered;
 use super::revisit::Published;
 use super::run::{Feed, Finished, InHand, Run};
+use super::suspects::KILLED_HOST;
 use crate::feed::{KeepAnswers, Policy};
 use crate::message::Status;
 use crate::plugin::{Binding, Cause, Fault, Outcome, Reply, Request, Wait};
@@ -221,6 +222,10 @@ fn retry(run: &Run, code: String, reason: String, after_ms: Option<u64>) -> Work
 
 /// A plugin or call at fault fails at once, unless the feed says that its class is tried again.
 fn trouble(run: &Run, code: String, reason: String) -> WorkRow {
+    // Never by itself: each try may end a host.
+    if code == KILLED_HOST {
+        return WorkRow { due_ms: None, ..failed(run, code, reason) };
+    }
     if run.feed.config.retry.classes.contains_key(&code) { retry(run, code, reason, None) } else { failed(run, code, reason) }
 }
 

@@ -2,6 +2,7 @@
 //! Pure bookkeeping; the loop in `engine` asks and tells.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::time::Instant;
 
 use foldhash::fast::RandomState;
 
@@ -24,6 +25,12 @@ pub struct Lane {
     pub read: i64,
     /// Rows above the cursor in hand, with whether they are finished.
     pub open: BTreeMap<i64, Open>,
+    /// The last row that an owner before may have had in hand.
+    pub tail: i64,
+    /// Owners that died since it was last calm.
+    pub crashes: i32,
+    /// Since when it is ours.
+    pub taken: Instant,
 }
 
 /// A row above the cursor.
@@ -77,7 +84,8 @@ impl Lanes {
 
     /// Takes a lane.
     pub fn take(&mut self, lease: &LaneLease) {
-        let lane = Lane { epoch: lease.epoch, cursor: lease.cursor, read: lease.cursor, open: BTreeMap::new() };
+        let LaneLease { epoch, cursor, tail, crashes, .. } = *lease;
+        let lane = Lane { epoch, cursor, read: cursor, open: BTreeMap::new(), tail, crashes, taken: Instant::now() };
         self.lanes.insert((lease.feed, lease.lane), lane);
     }
 
@@ -94,6 +102,16 @@ impl Lanes {
         let mut names: Vec<_> = self.lanes.keys().copied().collect();
         names.sort_unstable();
         names
+    }
+
+    /// Owners of a lane that died since it was last calm.
+    pub fn crashes(&self, feed: FeedId, lane: i32) -> i32 {
+        self.lanes.get(&(feed, lane)).map_or(0, |lane| lane.crashes)
+    }
+
+    /// The lanes that are not calm: owners of them have died.
+    pub fn restless(&self) -> impl Iterator<Item = ((FeedId, i32), &Lane)> {
+        self.lanes.iter().filter(|(_, lane)| lane.crashes > 0).map(|(name, lane)| (*name, lane))
     }
 
     /// The epochs of all lanes.

@@ -114,3 +114,33 @@ pub async fn what_is_abandoned_is_free_but_may_be_sending(rig: Rig) {
     assert_eq!(again.owned.lanes.len(), usize::from(LANES));
     assert!(again.owned.targets.iter().all(|target| target.taken_over), "its last sends may be under way");
 }
+
+pub async fn deaths_of_owners_are_counted_until_a_lane_is_calm(mut rig: Rig) {
+    for died in 0..2 {
+        let store = rig.door().await;
+        let zombie = Owner::new(std::mem::replace(&mut rig.store, store)).await;
+        zombie.append(&[row(0, died, "k")]).await;
+        assert!(zombie.owned.lanes.iter().all(|lane| i64::from(lane.crashes) == died));
+        drop(zombie);
+        rig.pass_ms(LEASE_MS as i64 + 1);
+    }
+    let owner = rig.owner().await;
+    let crashes = |owned: &tolk::store::Owned| {
+        let mut lanes = owned.lanes.clone();
+        lanes.sort_by_key(|lane| lane.lane);
+        lanes.iter().map(|lane| (lane.crashes, lane.tail)).collect::<Vec<_>>()
+    };
+    assert_eq!(crashes(&owner.owned)[..2], [(2, 2), (2, 0)]);
+    let stranger = tolk::store::Host { id: uuid::Uuid::new_v4(), ..owner.host.clone() };
+    owner.store.calm(&stranger, &[(owner.feed, 1)]).await.unwrap();
+    owner.store.calm(&owner.host, &[(owner.feed, 0)]).await.unwrap();
+    let claimed = owner.store.claim(&owner.host, &owner.wanted()).await.unwrap();
+    assert_eq!(crashes(&claimed)[..2], [(0, 2), (2, 0)], "only what the owner says of its own");
+    owner.store.leave(&owner.host).await.unwrap();
+    let next = Owner::new(rig.door().await).await;
+    assert_eq!(crashes(&next.owned)[..2], [(0, 2), (2, 0)], "who leaves has not died");
+    rig.pass_ms(LEASE_MS as i64 + 1);
+    next.store.abandon(&next.host).await.unwrap();
+    let again = Owner::new(next.store.clone()).await;
+    assert_eq!(crashes(&again.owned)[..2], [(0, 2), (2, 0)], "nor has who comes too late");
+}

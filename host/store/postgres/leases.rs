@@ -10,7 +10,7 @@ use sqlx::{Connection, Row};
 use uuid::Uuid;
 
 use super::shares::{self, Living, Moves};
-use super::{Postgres, Try, retried};
+use super::{Postgres, Try, columns, retried};
 use crate::message::FeedId;
 use crate::store::{Error, Host, LaneLease, Leases, OutputCursor, Owned, Result, TargetLease, Wanted};
 
@@ -194,6 +194,25 @@ impl Postgres {
         Ok(number)
     }
 
+    async fn calm_once(&self, host: &Host, lanes: &[(FeedId, i32)]) -> Try<()> {
+        let (feeds, lanes) = columns(lanes);
+        let mut connection = self.pool().await?.acquire().await?;
+        let mut transaction = connection.begin().await?;
+        // Settlements touch the same rows; under the guard the two cannot lock each other out.
+        guard(&mut transaction).await?;
+        sqlx::query(
+            "UPDATE lane l SET crashes = 0 FROM unnest($2::int[], $3::int[]) m(feed, lane)
+             WHERE l.feed = m.feed AND l.lane = m.lane AND l.owner = $1",
+        )
+        .bind(host.id)
+        .bind(feeds)
+        .bind(lanes)
+        .execute(&mut *transaction)
+        .await?;
+        super::commit(transaction, "calm lanes").await?;
+        Ok(())
+    }
+
     async fn release_lanes_once(&self, host: &Host, feed: FeedId) -> Try<()> {
         let mut connection = self.pool().await?.acquire().await?;
         let mut transaction = connection.begin().await?;
@@ -263,8 +282,9 @@ async fn move_lanes(connection: &mut PgConnection, me: Uuid, living: &[Alive]) -
         }
         let (feeds, lanes): (Vec<i32>, Vec<i32>) = lanes.into_iter().unzip();
         sqlx::query(
-            "UPDATE lane l SET owner = $1, epoch = l.epoch + 1 FROM unnest($2::int[], $3::int[]) m(feed, lane)
-             WHERE l.feed = m.feed AND l.lane = m.lane",
+            // What is taken and still has an owner was a dead host's.
+            "UPDATE lane l SET owner = $1, epoch = l.epoch + 1, crashes = l.crashes + ($1 IS NOT NULL AND l.owner IS NOT NULL)::int
+             FROM unnest($2::int[], $3::int[]) m(feed, lane) WHERE l.feed = m.feed AND l.lane = m.lane",
         )
         .bind(owner)
         .bind(feeds)
@@ -300,10 +320,13 @@ async fn move_targets(connection: &mut PgConnection, me: Uuid, living: &[Alive])
 async fn owned(connection: &mut PgConnection, me: Uuid) -> Try<Owned> {
     let feeds: Vec<(i32, i64)> =
         sqlx::query_as("SELECT id, epoch FROM feed WHERE owner = $1 ORDER BY id").bind(me).fetch_all(&mut *connection).await?;
-    let lanes = sqlx::query("SELECT feed, lane, epoch, cursor FROM lane WHERE owner = $1 ORDER BY feed, lane")
-        .bind(me)
-        .fetch_all(&mut *connection)
-        .await?;
+    let lanes = sqlx::query(
+        "SELECT l.feed, l.lane, l.epoch, l.cursor, coalesce(t.tail, 0), l.crashes
+         FROM lane l LEFT JOIN lane_tail t ON t.feed = l.feed AND t.lane = l.lane WHERE l.owner = $1 ORDER BY l.feed, l.lane",
+    )
+    .bind(me)
+    .fetch_all(&mut *connection)
+    .await?;
     let targets = sqlx::query(
         "SELECT t.name, c.epoch, c.settlement, c.position, c.taken_over FROM target_cursor c JOIN target t ON t.id = c.target
          WHERE c.owner = $1 ORDER BY t.name",
@@ -314,7 +337,7 @@ async fn owned(connection: &mut PgConnection, me: Uuid) -> Try<Owned> {
     let mut owned = Owned { feeds: feeds.into_iter().map(|(id, epoch)| (FeedId(id), epoch)).collect(), ..Owned::default() };
     for row in lanes {
         let (feed, lane, epoch, cursor) = (FeedId(row.try_get(0)?), row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
-        owned.lanes.push(LaneLease { feed, lane, epoch, cursor });
+        owned.lanes.push(LaneLease { feed, lane, epoch, cursor, tail: row.try_get(4)?, crashes: row.try_get(5)? });
     }
     for row in targets {
         let cursor = OutputCursor { settlement: row.try_get(2)?, index: row.try_get(3)? };
@@ -351,6 +374,10 @@ impl Leases for Postgres {
 
     async fn ownership(&self) -> Result<i64> {
         retried!(self, "ask who owns what", self.ownership_once())
+    }
+
+    async fn calm(&self, host: &Host, lanes: &[(FeedId, i32)]) -> Result<()> {
+        retried!(self, "calm lanes", self.calm_once(host, lanes))
     }
 
     async fn release_lanes(&self, host: &Host, feed: FeedId) -> Result<()> {

@@ -13,6 +13,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "0001_tables", sql: include_str!("../../../migrations/postgres/0001_tables.sql") },
     Migration { version: 2, name: "0002_actions", sql: include_str!("../../../migrations/postgres/0002_actions.sql") },
     Migration { version: 3, name: "0003_deliveries", sql: include_str!("../../../migrations/postgres/0003_deliveries.sql") },
+    Migration { version: 4, name: "0004_suspects", sql: include_str!("../../../migrations/postgres/0004_suspects.sql") },
 ];
 
 impl Postgres {

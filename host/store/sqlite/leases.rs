@@ -76,6 +76,21 @@ impl Leases for Sqlite {
         Ok(0)
     }
 
+    async fn calm(&self, host: &Host, lanes: &[(FeedId, i32)]) -> Result<()> {
+        const VERB: &str = "calm lanes";
+        let mut transaction = self.write(VERB).await?;
+        for (feed, lane) in lanes {
+            sqlx::query("UPDATE lane SET crashes = 0 WHERE feed = ? AND lane = ? AND owner = ?")
+                .bind(feed.0)
+                .bind(lane)
+                .bind(host.id)
+                .execute(&mut *transaction)
+                .await
+                .map_err(self.failed(VERB))?;
+        }
+        self.commit(transaction, VERB).await
+    }
+
     async fn release_lanes(&self, host: &Host, feed: FeedId) -> Result<()> {
         self.fault("release lanes", "begin").await?;
         sqlx::query("UPDATE lane SET owner = NULL WHERE owner = ? AND feed = ?")
@@ -146,7 +161,8 @@ async fn claim(connection: &mut SqliteConnection, host: Uuid, wanted: &Wanted) -
     for feed in &wanted.feeds {
         for statement in [
             "UPDATE feed SET owner = ?1, epoch = epoch + 1 WHERE id = ?2 AND owner IS NOT ?1",
-            "UPDATE lane SET owner = ?1, epoch = epoch + 1 WHERE feed = ?2 AND owner IS NOT ?1",
+            // What still has an owner was a dead host's.
+            "UPDATE lane SET crashes = crashes + (owner IS NOT NULL), owner = ?1, epoch = epoch + 1 WHERE feed = ?2 AND owner IS NOT ?1",
         ] {
             sqlx::query(statement).bind(host).bind(feed.0).execute(&mut *connection).await?;
         }
@@ -167,13 +183,17 @@ async fn claim(connection: &mut SqliteConnection, host: Uuid, wanted: &Wanted) -
 async fn owned(connection: &mut SqliteConnection, host: Uuid) -> sqlx::Result<Owned> {
     let feeds: Vec<(i32, i64)> =
         sqlx::query_as("SELECT id, epoch FROM feed WHERE owner = ? ORDER BY id").bind(host).fetch_all(&mut *connection).await?;
-    let lanes = sqlx::query("SELECT feed, lane, epoch, cursor FROM lane WHERE owner = ? ORDER BY feed, lane")
-        .bind(host)
-        .try_map(|row: sqlx::sqlite::SqliteRow| {
-            Ok(LaneLease { feed: FeedId(row.try_get(0)?), lane: row.try_get(1)?, epoch: row.try_get(2)?, cursor: row.try_get(3)? })
-        })
-        .fetch_all(&mut *connection)
-        .await?;
+    let lanes = sqlx::query(
+        "SELECT l.feed, l.lane, l.epoch, l.cursor, coalesce(t.tail, 0), l.crashes
+         FROM lane l LEFT JOIN lane_tail t ON t.feed = l.feed AND t.lane = l.lane WHERE l.owner = ? ORDER BY l.feed, l.lane",
+    )
+    .bind(host)
+    .try_map(|row: sqlx::sqlite::SqliteRow| {
+        let (feed, lane, epoch, cursor) = (FeedId(row.try_get(0)?), row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+        Ok(LaneLease { feed, lane, epoch, cursor, tail: row.try_get(4)?, crashes: row.try_get(5)? })
+    })
+    .fetch_all(&mut *connection)
+    .await?;
     let targets = sqlx::query(
         "SELECT t.name, c.epoch, c.settlement, c.position, c.taken_over FROM target_cursor c JOIN target t ON t.id = c.target
          WHERE c.owner = ? ORDER BY t.name",
