@@ -2,6 +2,7 @@
 //! a message that is behind to the head of its key. Both doors use it; it reads the store and changes nothing.
 
 pub mod form;
+mod held;
 mod publish;
 mod stuck;
 pub mod text;
@@ -76,6 +77,8 @@ pub struct Explanation {
 pub struct Known {
     /// Tables of each feed, as the config has them.
     tables: BTreeMap<String, Vec<String>>,
+    /// Which marks each feed's deliveries have.
+    marks: BTreeMap<String, held::Marks>,
     endpoints: Option<Vec<State>>,
     overview: Overview,
     components: Vec<Component>,
@@ -90,8 +93,13 @@ impl Known {
             let tables: BTreeSet<String> = feed.tables.keys().cloned().chain(feed.table_name.clone()).collect();
             (name.clone(), tables.into_iter().collect())
         });
+        let marks = config.feeds.iter().filter_map(|(name, feed)| {
+            let delivery = feed.delivery.as_ref()?;
+            Some((name.clone(), held::Marks { start: !delivery.start.0.is_empty(), end: !delivery.end.0.is_empty() }))
+        });
         Ok(Self {
             tables: tables.collect(),
+            marks: marks.collect(),
             endpoints,
             overview: store.overview().await?,
             components: store.components().await?,
@@ -179,10 +187,7 @@ impl Trail<'_> {
             Some(Status::Waiting) => waits::tell(self, detail, why).await?,
             Some(Status::Retry) => self.retry(detail, why),
             Some(Status::Behind) => self.behind(detail, why).await?,
-            Some(Status::Held) => {
-                why.wakes = vec!["its delivery, once it is complete".to_owned()];
-                why.next = vec!["tolk deliveries".to_owned()];
-            }
+            Some(Status::Held) => held::tell(self, detail, why).await?,
             Some(Status::Failed | Status::Stopped) => {
                 why.next = ["retry", "ignore", "finish"].map(|verb| format!("tolk {verb} {} --reason TEXT", row.id)).to_vec();
             }

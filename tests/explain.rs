@@ -8,7 +8,8 @@ use uuid::Uuid;
 use crate::support::host::TestHost;
 
 fn config() -> Config {
-    let text = "[store]\nurl = \"sqlite://unused.db\"\n[feeds.f]\nsource = { kind = \"file\", path = \"none\" }\ntable_name = \"t\"\n";
+    let text = "[store]\nurl = \"sqlite://unused.db\"\n[feeds.f]\nsource = { kind = \"file\", path = \"none\" }\ntable_name = \"t\"\n\
+                [feeds.f.delivery]\nid = [\"/id\"]\nmark = [\"/kind\"]\nstart = \"START\"\nend = \"END\"\nexpected = [\"/n\"]\n";
     load::parse(text, std::path::Path::new("tolk.toml"), &|_| None).unwrap()
 }
 
@@ -108,4 +109,17 @@ async fn a_table_without_a_plugin_and_a_lane_without_a_host_are_told() {
     host.store.leave(&host.host).await.unwrap();
     let pending = explained(&host, 1).await.why;
     assert!(pending.why.contains("no host owns lane"), "{pending:?}");
+}
+
+#[tokio::test]
+async fn a_held_part_names_its_delivery_and_what_that_lacks() {
+    let settings = "[delivery]\nid = [\"/id\"]\nmark = [\"/kind\"]\nstart = \"START\"\nend = \"END\"\nexpected = [\"/n\"]\n";
+    let mut host = TestHost::new(settings).await;
+    host.consume(&[json!({ "id": "A", "kind": "START", "n": 3 }), json!({ "id": "A", "kind": "DATA", "key": "x" })]).await;
+    assert_eq!(host.words().await[1], "held");
+    let found = explained(&host, 1).await.why;
+    assert!(found.why.contains("a part of delivery f/A, which is started; that lacks its end and 2 of 3 parts"), "{found:?}");
+    assert!(found.wakes[0].contains("once it is complete"), "{found:?}");
+    assert!(found.next[0].starts_with("tolk deliveries show ") && found.next[1] == "tolk messages --delivery f/A", "{found:?}");
+    assert!(found.next[2].contains("tolk deliveries invalidate "), "{found:?}");
 }
