@@ -98,6 +98,17 @@ impl Rehearsal {
     }
 }
 
+/// The newest activation of a plugin for a table of a feed, its own or the feed's for every table: what a replay with that plugin runs with.
+pub async fn activation_of(store: &dyn Store, feed: &str, table: &str, digest: Digest) -> store::Result<Option<i64>> {
+    for table in [table, "*"] {
+        let all = store.activations(Some(feed), Some(table)).await?;
+        if let Some(found) = all.iter().find(|activation| activation.digest == digest) {
+            return Ok(Some(found.id));
+        }
+    }
+    Ok(None)
+}
+
 /// Tries the messages of a filter; at most `filter.limit` of them, oldest first.
 pub async fn rehearse(stage: &Stage<'_>, filter: &Filter, choice: Choice) -> anyhow::Result<Rehearsal> {
     let found = stage.store.captured(filter).await?;

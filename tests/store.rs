@@ -81,7 +81,8 @@ cases! {
         a_part_held_by_what_was_true_before_is_stale
         what_lacks_too_long_is_invalid
         every_part_is_counted_once
-        stop_and_rerun_ask_the_owners_of_the_parts;
+        stop_and_rerun_ask_the_owners_of_the_parts
+        a_filter_knows_the_parts_of_a_delivery;
     work:
         blocking_rows_block_their_key
         due_rows_come_oldest_first

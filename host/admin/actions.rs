@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::State;
 use super::access::Visitor;
 use super::asked::{Of, Params, Sent};
-use super::messages::status;
+use super::messages::{delivery, status};
 use super::problem::{Answer, Problem};
 use crate::store::{ActionKind, ActionState, Command, Filter, Pick, Selection, Store};
 
@@ -46,6 +46,7 @@ pub(super) struct Order {
     #[serde(default)]
     force: bool,
     per_second: Option<u32>,
+    plugin: Option<String>,
 }
 
 /// The messages of an order: everything given must hold.
@@ -59,6 +60,7 @@ struct Which {
     status: Option<String>,
     code: Option<String>,
     contains: Option<String>,
+    delivery: Option<String>,
     since_ms: Option<i64>,
     until_ms: Option<i64>,
 }
@@ -100,18 +102,18 @@ pub(super) async fn order(
         Some("all") => Pick::AllOfKey,
         Some(_) => return Err(Problem::wrong("pick", "must be each, newest or all")),
     };
+    let store = state.store()?;
     let command = Command {
         id: Uuid::new_v4(),
         kind,
-        by: by(&visitor, order.by)?,
+        by: by(&visitor, order.by.clone())?,
         why: why(&order.why)?,
         object,
         force: order.force,
-        pinned: None,
+        pinned: pinned(store, kind, &order).await?,
         per_second: order.per_second,
         pick,
     };
-    let store = state.store()?;
     let messages = store.command(&command, &selection).await?;
     let actions = settled(store, command.id, Duration::from_millis(order.wait_ms)).await?;
     let missing: Vec<&Uuid> = match &selection {
@@ -120,6 +122,21 @@ pub(super) async fn order(
     };
     let body = json!({ "command": command.id, "messages": messages, "actions": actions, "missing": missing });
     Ok((StatusCode::ACCEPTED, Json(body)))
+}
+
+/// The activation that a replay is told to run with.
+async fn pinned(store: &dyn Store, kind: ActionKind, order: &Order) -> Answer<Option<i64>> {
+    let Some(plugin) = &order.plugin else { return Ok(None) };
+    let wrong = |text: &str| Problem::wrong("plugin", text);
+    if kind != ActionKind::Replay {
+        return Err(wrong("only a replay runs with a chosen plugin"));
+    }
+    let digest = plugin.parse().map_err(|reason: String| wrong(&reason).next("list plugins at /api/v1/plugins"))?;
+    let of = order.filter.as_ref().and_then(|which| which.feed.as_ref().zip(which.table.as_ref()));
+    let (feed, table) = of.ok_or_else(|| wrong("name `feed` and `table` in the filter: a plugin runs for one of them with its config"))?;
+    let missing =
+        || wrong(&format!("it was never active for {feed}/{table}")).next("a plugin that was never active has no config to run with");
+    Ok(Some(crate::replay::activation_of(store, feed, table, digest).await?.ok_or_else(missing)?))
 }
 
 fn selection(order: &Order) -> Answer<(Selection, String)> {
@@ -154,6 +171,7 @@ impl Which {
             status: self.status.as_deref().map(status).transpose()?,
             code: self.code.clone(),
             reason: self.contains.clone(),
+            delivery: self.delivery.as_deref().map(delivery).transpose()?,
             since_ms: self.since_ms,
             until_ms: self.until_ms,
             oldest_first: true,

@@ -27,6 +27,7 @@ pub(super) struct Which {
     key: Option<String>,
     status: Option<String>,
     code: Option<String>,
+    delivery: Option<String>,
     limit: Option<i64>,
     #[serde(default)]
     oldest_first: bool,
@@ -40,6 +41,13 @@ pub(super) fn status(word: &str) -> Answer<Status> {
     })
 }
 
+/// A delivery as FEED/ID.
+pub(super) fn delivery(text: &str) -> Answer<(String, String)> {
+    let parts = text.split_once('/').filter(|(feed, id)| !feed.is_empty() && !id.is_empty());
+    let (feed, id) = parts.ok_or_else(|| Problem::wrong("delivery", "write FEED/ID").next("list deliveries at /api/v1/deliveries"))?;
+    Ok((feed.to_owned(), id.to_owned()))
+}
+
 pub(super) async fn list(Given(state): Given<Arc<State>>, Params(which): Params<Which>) -> Answer<Json<Value>> {
     let limit = which.limit.unwrap_or(100);
     if !(1..=LIST_MAX).contains(&limit) {
@@ -51,6 +59,7 @@ pub(super) async fn list(Given(state): Given<Arc<State>>, Params(which): Params<
         key: which.key,
         status: which.status.as_deref().map(status).transpose()?,
         code: which.code,
+        delivery: which.delivery.as_deref().map(delivery).transpose()?,
         limit: limit + 1,
         oldest_first: which.oldest_first,
         ..Filter::default()

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::cli::Exit;
 use crate::cli::listing::{self, Format, Output};
-use crate::cli::messages::{self, Which, show};
+use crate::cli::messages::{Which, show};
 use crate::cli::shell::{self, Shell, Stop};
 use crate::config::Config;
 use crate::explain::form;
@@ -32,7 +32,7 @@ pub(super) struct Args {
 #[derive(clap::Args)]
 pub(super) struct Chosen {
     /// Messages by id, or by FEED/PARTITION/OFFSET
-    #[arg(value_name = "MESSAGE", conflicts_with_all = ["feed", "table", "key", "status", "code", "contains", "since", "until", "all"])]
+    #[arg(value_name = "MESSAGE", conflicts_with_all = ["feed", "table", "key", "status", "code", "delivery", "contains", "since", "until", "all"])]
     messages: Vec<String>,
     #[command(flatten)]
     pub(super) which: Which,
@@ -88,15 +88,13 @@ impl Chosen {
             let object = listing::cut(&self.messages.join(", "), 200);
             return Ok((Selection::Ids(ids), object));
         }
-        if let Some(feed) = &self.which.feed {
-            messages::known_feed(config, feed)?;
-        }
+        self.which.check(config)?;
         let filter =
             Filter { reason: self.contains.clone(), since_ms: self.since, until_ms: self.until, keys, ..self.which.filter(0, true) };
         let object = form::filter(&filter);
         match (object.is_empty(), self.all) {
             (true, false) => Err(Stop::usage("choose messages: none are named, and nothing is asked of a filter")
-                .next("name messages, or give --feed, --table, --key, --status or --code; --all means every message")
+                .next("name messages, or give --feed, --table, --key, --status, --code or --delivery; --all means every message")
                 .into()),
             (true, true) => Ok((Selection::Filter(Box::new(filter)), "every message".to_owned())),
             (false, _) => Ok((Selection::Filter(Box::new(filter)), object)),

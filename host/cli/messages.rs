@@ -21,7 +21,7 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=1_000_000))]
     limit: i64,
     /// Count messages per feed, table and status in place of listing them
-    #[arg(long, conflicts_with_all = ["key", "code"])]
+    #[arg(long, conflicts_with_all = ["key", "code", "delivery"])]
     counts: bool,
     #[command(flatten)]
     format: Format,
@@ -51,6 +51,9 @@ pub(super) struct Which {
     /// Only with this code
     #[arg(long)]
     pub(super) code: Option<String>,
+    /// Only parts of this delivery
+    #[arg(long, value_name = "FEED/ID", value_parser = delivery)]
+    pub(super) delivery: Option<(String, String)>,
 }
 
 impl Which {
@@ -62,6 +65,7 @@ impl Which {
             key: self.key.clone(),
             status: self.status,
             code: self.code.clone(),
+            delivery: self.delivery.clone(),
             limit,
             oldest_first,
             ..Filter::default()
@@ -76,6 +80,19 @@ fn status(word: &str) -> Result<Status, String> {
     })
 }
 
+fn delivery(text: &str) -> Result<(String, String), String> {
+    let (feed, id) = text.split_once('/').filter(|(feed, id)| !feed.is_empty() && !id.is_empty()).ok_or("write FEED/ID")?;
+    Ok((feed.to_owned(), id.to_owned()))
+}
+
+impl Which {
+    /// Feeds that the config does not have are told from those without such messages.
+    pub(super) fn check(&self, config: &crate::config::Config) -> Result<(), Stop> {
+        let feeds = self.feed.iter().chain(self.delivery.iter().map(|(feed, _)| feed));
+        feeds.into_iter().try_for_each(|feed| known_feed(config, feed))
+    }
+}
+
 pub(super) async fn run(args: Args, shell: &Shell) -> anyhow::Result<Exit> {
     match args.one {
         Some(One::Show(one)) => show::run(&one, shell).await,
@@ -86,9 +103,7 @@ pub(super) async fn run(args: Args, shell: &Shell) -> anyhow::Result<Exit> {
 
 async fn list(args: &Args, shell: &Shell) -> anyhow::Result<Exit> {
     let config = shell.config()?;
-    if let Some(feed) = &args.which.feed {
-        known_feed(&config, feed)?;
-    }
+    args.which.check(&config)?;
     let store = shell.store(&config).await?;
     let rows = store.messages(&args.which.filter(args.limit, false)).await?;
     listing::print(

@@ -126,14 +126,12 @@ async fn pinned(store: &dyn Store, chosen: &Chosen, reference: &str) -> anyhow::
     };
     let components = store.components().await?;
     let digest = reference::resolve(reference, &components)?.digest;
-    let own = store.activations(Some(feed), Some(table)).await?;
-    let every = store.activations(Some(feed), Some("*")).await?;
-    let found = own.iter().chain(&every).find(|activation| activation.digest == digest);
+    let found = replay::activation_of(store, feed, table, digest).await?;
     let missing = || {
         Stop::refused(format!("replay with plugin {}: it was never active for {feed}/{table}", digest.short()))
             .next("look at `tolk plugins --history`; a plugin that was never active has no config to run with")
     };
-    Ok(found.ok_or_else(missing)?.id)
+    Ok(found.ok_or_else(missing)?)
 }
 
 /// Tries the messages and tells what would come of them.

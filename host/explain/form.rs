@@ -83,6 +83,7 @@ pub fn filter(filter: &Filter) -> String {
         filter.status.map(|status| format!("status {}", status.as_str())),
         text("code", &filter.code),
         text("reason with", &filter.reason),
+        filter.delivery.as_ref().map(|(feed, id)| format!("delivery {feed}/{id}")),
         at("since", filter.since_ms),
         at("until", filter.until_ms),
     ];
@@ -114,8 +115,9 @@ mod tests {
             status: Some(Status::Failed),
             since_ms: Some(0),
             keys: vec!["a".into(), "b".into()],
+            delivery: Some(("f".into(), "7".into())),
             ..Filter::default()
         };
-        assert_eq!(filter(&one), "feed f, 2 keys (a, b), status failed, since 1970-01-01T00:00:00.000Z");
+        assert_eq!(filter(&one), "feed f, 2 keys (a, b), status failed, delivery f/7, since 1970-01-01T00:00:00.000Z");
     }
 }

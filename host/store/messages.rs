@@ -26,6 +26,8 @@ pub struct Filter {
     pub reason: Option<String>,
     /// Any of these ordering keys, as text; empty: all.
     pub keys: Vec<String>,
+    /// Parts of this delivery: the feed's name and the delivery's id. Its marks are no parts.
+    pub delivery: Option<(String, String)>,
     /// Received at or after this time, milliseconds since 1970.
     pub since_ms: Option<i64>,
     /// Received before this time, milliseconds since 1970.

@@ -38,6 +38,11 @@ async fn orders_need_the_role_a_reason_and_somebody_they_are_about() {
         (json!({ "kind": "retry", "why": "x", "messages": [id], "filter": { "feed": "f" } }), "messages"),
         (json!({ "kind": "retry", "why": "x", "filter": {} }), "filter"),
         (json!({ "kind": "retry", "why": "x", "filter": { "status": "fialed" } }), "status"),
+        (json!({ "kind": "retry", "why": "x", "filter": { "delivery": "f" } }), "delivery"),
+        (json!({ "kind": "retry", "why": "x", "messages": [id], "plugin": "0".repeat(64) }), "plugin"),
+        (json!({ "kind": "replay", "why": "x", "messages": [id], "plugin": "0".repeat(64) }), "plugin"),
+        (json!({ "kind": "replay", "why": "x", "filter": { "feed": "f", "table": "t" }, "plugin": "zz" }), "plugin"),
+        (json!({ "kind": "replay", "why": "x", "filter": { "feed": "f", "table": "t" }, "plugin": "0".repeat(64) }), "plugin"),
         (json!({ "kind": "retry", "why": "x", "messages": [id], "by": "ola" }), "by"),
         (json!({ "kind": "retry", "why": "x", "messages": [id], "wait_ms": 1_000_000 }), "wait_ms"),
     ] {
@@ -76,6 +81,15 @@ async fn an_order_is_done_by_the_owner_and_stays_in_the_audit_trail() {
     let again = json!({ "kind": "replay", "why": "once more", "filter": { "key": "a" }, "pick": "newest", "wait_ms": 50_000 });
     let ordered = post(&rig, "/api/v1/actions", "act", &again).await.expect(202).json();
     assert_eq!((&ordered["messages"], &ordered["actions"][0]["result"]), (&json!(1), &json!("applied")), "{ordered}");
+    let active = rig.get("/api/v1/plugins/active", Some("look")).await.expect(200).json();
+    let filter = json!({ "feed": "f", "table": "t", "key": "a" });
+    let chosen = json!({
+        "kind": "replay", "why": "with this one", "filter": filter, "pick": "newest", "plugin": active["items"][0]["digest"], "wait_ms": 50_000,
+    });
+    let ordered = post(&rig, "/api/v1/actions", "act", &chosen).await.expect(202).json();
+    assert_eq!((&ordered["messages"], &ordered["actions"][0]["result"]), (&json!(1), &json!("applied")), "{ordered}");
+    let none = rig.get("/api/v1/messages?delivery=f/none", Some("look")).await.expect(200).json();
+    assert_eq!(none["items"], json!([]));
     rig.stop().await;
 }
 

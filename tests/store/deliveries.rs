@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use tolk::delivery::{DELIVERIES, Kind, Piece, Rules, State, entry_key};
 use tolk::message::{Message, NewMessage, Status};
-use tolk::store::{Advance, Answer, Appended, By, Delivery, Done, Ordered, Settled, Tended, Verdict};
+use tolk::store::{
+    ActionKind, Advance, Answer, Appended, By, Command, Delivery, Done, Filter, Ordered, Pick, Selection, Settled, Tended, Verdict,
+};
 
 use super::rig::{Owner, Rig, done, entry, row, stays};
 
@@ -277,4 +279,46 @@ pub async fn stop_and_rerun_ask_the_owners_of_the_parts(rig: Rig) {
     let audit = owner.store.delivery_audit(number).await.unwrap();
     let told: Vec<_> = audit.iter().map(|line| (line.kind.as_str(), line.messages, line.open)).collect();
     assert!(told.contains(&("stop", 3, 3)) && told.contains(&("rerun", 1, 1)), "{told:?}");
+}
+
+pub async fn a_filter_knows_the_parts_of_a_delivery(rig: Rig) {
+    let owner = rig.owner().await;
+    let mut rows = whole(RULES, 0, "A", 3);
+    rows.extend([piece(RULES, 5, "B", Kind::Start(None)), piece(RULES, 6, "B", Kind::Part), row(1, 7, "none")]);
+    owner.append(&rows).await;
+    let of = |feed: &str, id: &str| Filter {
+        delivery: Some((feed.to_owned(), id.to_owned())),
+        limit: 100,
+        oldest_first: true,
+        ..Filter::default()
+    };
+    let offsets = async |filter: Filter| owner.store.messages(&filter).await.unwrap().iter().map(|row| row.offset).collect::<Vec<_>>();
+    assert_eq!(offsets(of("arena", "A")).await, [1, 2, 3], "above the cursor; marks are no parts");
+    let messages = owner.fetch().await;
+    let part = |offset: i64| messages.iter().find(|message| message.captured.offset == offset).unwrap();
+    let handled = Settled { end: Some(super::rig::end(Status::Handled, None)), ..done(part(1)) };
+    let mut settled = vec![done(part(0)), handled, stays(part(2), Status::Failed, true, None)];
+    settled.iter_mut().skip(1).for_each(|one| one.delivery = part(1).delivery);
+    owner.commit(settled).await;
+    assert_eq!(offsets(of("arena", "A")).await, [1, 2, 3], "handled, in work, not yet taken");
+    assert_eq!(offsets(Filter { status: Some(Status::Failed), ..of("arena", "A") }).await, [2]);
+    assert_eq!(offsets(Filter { limit: 1, ..of("arena", "A") }).await, [1]);
+    assert_eq!(offsets(of("arena", "B")).await, [6]);
+    assert_eq!(offsets(of("arena", "C")).await, [0_i64; 0]);
+    assert_eq!(offsets(of("other", "A")).await, [0_i64; 0]);
+    let captured = owner.store.captured(&of("arena", "A")).await.unwrap();
+    assert_eq!(captured.len(), 3);
+    let command = Command {
+        id: uuid::Uuid::new_v4(),
+        kind: ActionKind::Stop,
+        by: "who".to_owned(),
+        why: "why".to_owned(),
+        object: "delivery arena/A".to_owned(),
+        force: false,
+        pinned: None,
+        per_second: None,
+        pick: Pick::Each,
+    };
+    let filter = Filter { limit: 0, ..of("arena", "A") };
+    assert_eq!(owner.store.command(&command, &Selection::Filter(Box::new(filter))).await.unwrap(), 3);
 }

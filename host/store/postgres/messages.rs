@@ -62,6 +62,9 @@ pub(super) fn push_filtered(query: &mut QueryBuilder<Database>, columns: &str, f
     let judged = filter.status.is_some() || filter.code.is_some() || filter.reason.is_some();
     query.push("WITH chosen AS MATERIALIZED (SELECT x.feed, x.lane, x.n FROM inbox x ");
     push_statuses(query, filter.status);
+    if let Some((feed, id)) = &filter.delivery {
+        push_parts(query, feed, id);
+    }
     query.push("WHERE true");
     push_conditions(query, filter);
     if let Some(limit) = limit.filter(|_| !judged) {
@@ -110,6 +113,18 @@ fn push_statuses(query: &mut QueryBuilder<Database>, status: Option<Status>) {
         }
         _ => {}
     }
+}
+
+/// Joins the parts of a delivery: each has a row in `work`, an outcome, or stands above its lane's cursor.
+fn push_parts(query: &mut QueryBuilder<Database>, feed: &str, id: &str) {
+    let rows = ["SELECT feed, lane, n FROM work", "SELECT feed, lane, n FROM outcome"];
+    let above = "SELECT y.feed, y.lane, y.n FROM lane l JOIN inbox y ON y.feed = l.feed AND y.lane = l.lane AND y.n > l.cursor";
+    for (i, rows) in rows.into_iter().chain([above]).enumerate() {
+        query.push(if i == 0 { "JOIN (" } else { " UNION " }).push(rows);
+        query.push(" WHERE delivery = (SELECT number FROM delivery WHERE feed = (SELECT id FROM feed WHERE name = ");
+        query.push_bind(stored(feed)).push(") AND id = ").push_bind(stored(id)).push(")");
+    }
+    query.push(") part ON part.feed = x.feed AND part.lane = x.lane AND part.n = x.n ");
 }
 
 /// Adds what the inbox itself knows, of `inbox x`.

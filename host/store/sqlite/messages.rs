@@ -119,6 +119,14 @@ fn limited(filter: &Filter) -> (String, SqliteArguments) {
 const SMALL_REASON: &str = "replace(replace(replace(replace(replace(replace(replace(lower(m.reason), 'Æ', 'æ'), 'Ø', 'ø'), 'Å', 'å'), \
      'Ä', 'ä'), 'Ö', 'ö'), 'Ü', 'ü'), 'É', 'é')";
 
+/// The parts of a delivery: each has a row in `work`, an outcome, or stands above its lane's cursor.
+const PARTS: &str = "(m.feed_number, m.lane, m.n) IN (
+     WITH whole AS (SELECT number FROM delivery WHERE feed = (SELECT id FROM feed WHERE name = ?) AND id = ?)
+     SELECT feed, lane, n FROM work WHERE delivery = (SELECT number FROM whole)
+     UNION SELECT feed, lane, n FROM outcome WHERE delivery = (SELECT number FROM whole)
+     UNION SELECT y.feed, y.lane, y.n FROM lane l CROSS JOIN inbox y ON y.feed = l.feed AND y.lane = l.lane AND y.n > l.cursor
+       WHERE y.delivery = (SELECT number FROM whole))";
+
 /// A filter as a condition over a message_state `m`, with its values.
 pub(super) fn conditions(filter: &Filter) -> (String, Values) {
     let mut wanted = vec!["true"];
@@ -151,6 +159,10 @@ pub(super) fn conditions(filter: &Filter) -> (String, Values) {
     if !filter.keys.is_empty() {
         wanted.push("m.ordering_key IN (SELECT CAST(value AS BLOB) FROM json_each(?))");
         values.add(serde_json::to_string(&filter.keys).expect("texts are JSON"));
+    }
+    if let Some((feed, id)) = &filter.delivery {
+        wanted.push(PARTS);
+        values.add(feed.as_str()).add(id.as_str());
     }
     if let Some(since_ms) = filter.since_ms {
         wanted.push("m.received_ms >= ?");
