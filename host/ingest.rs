@@ -15,10 +15,14 @@ use tokio_util::sync::CancellationToken;
 use crate::faults;
 use crate::feed::Config;
 use crate::message::{Captured, FeedId, NewMessage, Position};
+use crate::plugin::{Request, Write};
 use crate::source::{self, Batch, Source};
 use crate::store::{self, Advance, Appended, Store};
 use crate::trouble::Pause;
 use route::Router;
+
+/// The collection in which a feed's source is remembered.
+const SOURCES: &str = "tolk.sources";
 
 /// How a feed's ingest ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +98,8 @@ impl Ingest {
         let mut positions = self.store.positions(self.feed).await?;
         positions.retain(|_| !faults::mutant("group-offsets"));
         source.open(&positions).await?;
+        self.same_source(source.identity().map(str::to_owned), source.name().to_owned(), positions.iter().any(|at| at.next_offset > 0))
+            .await?;
         faults::step("ingest", "opened").await;
         tracing::info!(feed = self.name, source = source.name(), partitions = positions.len(), "reading");
         let mut stored: BTreeMap<i32, i64> = positions.iter().map(|at| (at.partition, at.next_offset)).collect();
@@ -141,6 +147,34 @@ impl Ingest {
             }
             if coming.ended && coming.rows == 0 {
                 return Ok(Step::Ended(Ended::SourceEnded));
+            }
+        }
+    }
+
+    /// Whether the source is the one that the stored positions are of. A topic that was made anew and has filled beyond them would be read on
+    /// as if nothing had happened.
+    async fn same_source(&self, identity: Option<String>, place: String, read_before: bool) -> Result<(), Trouble> {
+        let Some(identity) = identity else { return Ok(()) };
+        let entry = Request::Entry { collection: SOURCES.to_owned(), key: self.name.clone() };
+        let snapshot = self.store.read(std::slice::from_ref(&entry)).await?;
+        let known = snapshot.found.into_iter().find_map(|found| match found {
+            store::Found::Entry(value) => value,
+            _ => None,
+        });
+        match known {
+            Some(known) if known == identity.as_bytes() => Ok(()),
+            Some(known) if read_before => Err(Trouble::Source(source::Error::Wrong {
+                place,
+                reason: format!(
+                    "it was made anew: what this feed has read had the id {}, what is there now has {identity}; nothing is skipped or read \
+                     twice by itself: restore it, or give the feed another name to read this one from its beginning",
+                    String::from_utf8_lossy(&known)
+                ),
+            })),
+            _ => {
+                let (collection, key) = (SOURCES.to_owned(), self.name.clone());
+                let write = Write { collection, key, value: Some(identity.into()), indexes: Vec::new() };
+                Ok(self.store.put_entries(&[write], &[]).await?)
             }
         }
     }

@@ -84,6 +84,11 @@ pub trait Source: Send {
     fn partitions(&self) -> i32 {
         1
     }
+    /// What is told apart from another thing of the same name, such as a topic that was made anew, once `open` has succeeded; `None`: the
+    /// source cannot tell.
+    fn identity(&self) -> Option<&str> {
+        None
+    }
     /// Starts to read: each partition at its position, unknown partitions at their beginning. May be called again after an error.
     async fn open(&mut self, positions: &[Position]) -> Result<(), Error>;
     /// The next batch: waits for a message, then takes what is there at once. Cancel-safe: a dropped call loses nothing.

@@ -203,6 +203,7 @@ async fn a_topic_made_anew_is_a_gap() {
     let mut source = open_source(&kafka, &topic, &[]);
     source.open(&[]).await.unwrap();
     read(&mut *source, &[], 50).await;
+    let first = source.identity().expect("a broker tells a topic's id").to_owned();
     kafka.delete_topic(&topic).await;
     kafka.make_topic(&topic, 1, &[]).await;
     kafka.produce(&topic, &numbered(0, 0..3));
@@ -223,6 +224,9 @@ async fn a_topic_made_anew_is_a_gap() {
     assert!(matches!(error, Error::Gap { partition: 0, offset: 50, .. }), "{error}");
     let error = open_source(&kafka, &topic, &[]).open(&[at(0, 50)]).await.unwrap_err();
     assert!(error.to_string().contains("ends at 3"), "{error}");
+    // Where it has grown beyond the position, its id tells.
+    source.open(&[at(0, 2)]).await.unwrap();
+    assert!(source.identity().is_some_and(|second| second != first), "{:?} after {first}", source.identity());
 }
 
 #[tokio::test]

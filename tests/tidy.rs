@@ -68,6 +68,7 @@ const SYNONYMS: &[&str] =
 /// Names that outside crates chose.
 const FOREIGN: &[&str] = &[
     "QueueFull",
+    "rd_kafka_queue_",
     "tokio_util",
     "futures_util",
     "Error::msg",

@@ -1,6 +1,7 @@
 //! The Kafka source: all partitions of a topic by one `assign` at the store's positions, read by a thread of its own. The group's offsets are
 //! committed afterwards for lag tools and never read. Dropping a consumer can hang, so nobody waits for the thread: it ends by itself.
 
+mod identity;
 pub mod mock;
 mod reader;
 pub mod settings;
@@ -47,6 +48,7 @@ pub struct KafkaSource {
     ahead: Ahead,
     committed: Arc<Mutex<Vec<Position>>>,
     partitions: Arc<AtomicI32>,
+    identity: Option<String>,
 }
 
 impl KafkaSource {
@@ -68,6 +70,7 @@ impl KafkaSource {
             ahead,
             committed: Arc::default(),
             partitions: Arc::default(),
+            identity: None,
         })
     }
 
@@ -84,6 +87,10 @@ impl Source for KafkaSource {
 
     fn partitions(&self) -> i32 {
         self.partitions.load(Ordering::Relaxed)
+    }
+
+    fn identity(&self) -> Option<&str> {
+        self.identity.as_deref()
     }
 
     async fn open(&mut self, positions: &[Position]) -> Result<(), Error> {
@@ -105,7 +112,9 @@ impl Source for KafkaSource {
             .name(format!("kafka {}", self.topic))
             .spawn(move || reader::run(plan, started, &sender))
             .map_err(|error| self.away(format!("no thread: {error}")))?;
-        is_started.await.unwrap_or_else(|_| Err(self.away("the reading thread ended before it started".to_owned())))
+        let started = is_started.await.unwrap_or_else(|_| Err(self.away("the reading thread ended before it started".to_owned())));
+        self.identity = started?;
+        Ok(())
     }
 
     async fn next(&mut self, rows_max: usize, bytes_max: usize) -> Result<Batch, Error> {

@@ -13,6 +13,12 @@ use crate::world::{Resends, World, tail};
 
 pub fn all() -> Vec<Experiment> {
     vec![
+        experiment!(
+            "F28",
+            short,
+            "the topic deleted, made anew and filled beyond the positions: while the host is down, and under its eyes",
+            made_anew
+        ),
         experiment!("F29", short, "records deleted before they were read", deleted),
         experiment!("F30", short, "half of the producer's transactions aborted", aborted),
         experiment!("F31", short, "the same messages produced again, without and with a dedupe key", again),
@@ -32,6 +38,12 @@ pub async fn positions(world: &World) -> String {
 pub async fn refuses_to_read(world: &mut World, words: &str) {
     let before = positions(world).await;
     world.start(1);
+    says_why(world, words).await;
+    assert_eq!(positions(world).await, before, "nothing is skipped and nothing is read");
+}
+
+/// Waits until the one host has stopped reading for a reason with these words, and stops it.
+async fn says_why(world: &mut World, words: &str) {
     world
         .until(&format!("the host says {words:?}"), async |world| {
             let said = world.hosts[0].said();
@@ -39,7 +51,6 @@ pub async fn refuses_to_read(world: &mut World, words: &str) {
         })
         .await;
     world.hosts.remove(0).terminate().await;
-    assert_eq!(positions(world).await, before, "nothing is skipped and nothing is read");
 }
 
 async fn deleted(case: Case) -> String {
@@ -56,6 +67,38 @@ async fn deleted(case: Case) -> String {
     refuses_to_read(&mut world, &format!("begins at {}", end - 10)).await;
     world.books.balance().await;
     format!("{} records deleted, 10 left: the host names the gap and reads nothing; 120 messages before it unharmed", lost.len() - 10)
+}
+
+async fn made_anew(case: Case) -> String {
+    let mut figures = Vec::new();
+    for down in [true, false] {
+        let mut world = World::shared(case.seed).await;
+        world.start(1);
+        world.load(120);
+        world.until_ended(80).await;
+        if down {
+            world.rest(Resends::Suffix).await;
+        } else {
+            world.come_to_rest().await;
+        }
+        let before = positions(&world).await;
+        let (kafka, topic) = world.rig.input();
+        kafka.delete_topic(topic).await;
+        kafka.make_topic(topic, 4, &[]).await;
+        for partition in 0..4 {
+            kafka.produce(topic, &records("anew", partition, 200));
+        }
+        if down {
+            refuses_to_read(&mut world, "made anew").await;
+        } else {
+            says_why(&mut world, "made anew").await;
+            assert_eq!(positions(&world).await, before, "nothing of the new topic is read as if the old one went on");
+        }
+        world.books.balance().await;
+        assert!(world.rig.outputs().iter().all(|out| &out.key[..] != b"anew"));
+        figures.push(if down { "while it was down" } else { "under its eyes" });
+    }
+    format!("800 records in a topic made anew, none read, the ids of both topics told: {}", figures.join(", "))
 }
 
 /// Messages that would be handled if they were read.

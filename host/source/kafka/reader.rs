@@ -14,11 +14,13 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::metadata::Metadata;
 use rdkafka::topic_partition_list::Offset;
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::ahead::Bundle;
 use super::super::{Batch, Error};
+use super::identity;
 use super::settings::Quiet;
 use crate::message::{Captured, Headers, Position};
 
@@ -40,14 +42,14 @@ pub(super) struct Plan {
 }
 
 /// Reads until the receiver is gone or an error needs a new start.
-pub(super) fn run(plan: Plan, started: oneshot::Sender<Result<(), Error>>, sender: &mpsc::Sender<Result<Batch, Error>>) {
+pub(super) fn run(plan: Plan, started: oneshot::Sender<Result<Option<String>, Error>>, sender: &mpsc::Sender<Result<Batch, Error>>) {
     match Reader::start(plan) {
         Err(error) => {
             // Nobody listens any more: nobody is to be told.
             let _ = started.send(Err(error));
         }
         Ok(mut reader) => {
-            if started.send(Ok(())).is_ok() {
+            if started.send(Ok(reader.identity.clone())).is_ok() {
                 reader.read(sender);
             }
         }
@@ -58,6 +60,8 @@ struct Reader {
     plan: Plan,
     consumer: BaseConsumer<Quiet>,
     partitions: i32,
+    /// The topic's id, where the brokers tell it.
+    identity: Option<String>,
     /// The offset that is due next, of each partition that has one.
     next: BTreeMap<i32, i64>,
     refresh_every: Duration,
@@ -78,13 +82,17 @@ impl Reader {
             plan,
             consumer,
             partitions: 0,
+            identity: None,
             next: BTreeMap::new(),
             refresh_every: Duration::from_millis(refresh_ms),
             refreshed: now,
             committed: now,
             is_away: false,
         };
-        reader.partitions = reader.count_partitions()?;
+        let metadata = reader.describe()?;
+        reader.partitions = count(&metadata);
+        // Before the positions are looked at: what is made anew later has other errors.
+        reader.identity = reader.ask_identity(&metadata)?;
         reader.plan.partitions.store(reader.partitions, Ordering::Relaxed);
         // Offset 0 was never passed: it is the beginning, wherever retention has moved that by now.
         reader.next = reader.plan.positions.iter().filter(|at| at.next_offset > 0).map(|at| (at.partition, at.next_offset)).collect();
@@ -159,8 +167,8 @@ impl Reader {
         }
     }
 
-    /// The number of the topic's partitions. A topic that stays unknown is a wrong setting.
-    fn count_partitions(&self) -> Result<i32, Error> {
+    /// The topic as the brokers describe it. One that stays unknown is a wrong setting.
+    fn describe(&self) -> Result<Metadata, Error> {
         let mut again = ASK_AGAIN.iter();
         loop {
             let metadata = self.consumer.fetch_metadata(Some(&self.plan.topic), ASK_TIMEOUT);
@@ -173,7 +181,7 @@ impl Reader {
             let missing = match code {
                 None => match topic.map_or(0, |topic| topic.partitions().len()) {
                     0 => true,
-                    partitions => return Ok(i32::try_from(partitions).expect("Kafka counts partitions in 32 bits")),
+                    _ => return metadata.map_err(|error| self.away(error.to_string())),
                 },
                 Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::InvalidTopic) => true,
                 Some(RDKafkaErrorCode::LeaderNotAvailable) => true,
@@ -243,8 +251,10 @@ impl Reader {
         self.refreshed = Instant::now();
         // Best effort: what goes wrong here shows where messages are read.
         let Ok(metadata) = self.consumer.fetch_metadata(Some(&self.plan.topic), ASK_TIMEOUT) else { return Ok(()) };
-        let count = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
-        let count = i32::try_from(count).expect("Kafka counts partitions in 32 bits");
+        if self.identity.is_some() && self.ask_identity(&metadata).is_ok_and(|now| now.is_some() && now != self.identity) {
+            return Err(self.away("the topic was made anew".to_owned()));
+        }
+        let count = count(&metadata);
         if count > self.partitions {
             let from = std::mem::replace(&mut self.partitions, count);
             self.plan.partitions.store(count, Ordering::Relaxed);
@@ -258,6 +268,14 @@ impl Reader {
             self.consumer.incremental_assign(&self.list(from)).map_err(|error| self.away(error.to_string()))?;
         }
         Ok(())
+    }
+
+    fn ask_identity(&self, known: &Metadata) -> Result<Option<String>, Error> {
+        // Who leads a partition lives, which cannot be said of the others.
+        let leader =
+            known.topics().first().and_then(|topic| topic.partitions().iter().map(|partition| partition.leader()).find(|id| *id >= 0));
+        let Some(leader) = leader else { return Ok(None) };
+        identity::topic_id(&self.consumer, &self.plan.topic, leader, ASK_TIMEOUT).map_err(|reason| self.away(reason))
     }
 
     /// The assignment of the partitions from `first` on.
@@ -306,6 +324,11 @@ impl Reader {
     fn wrong(&self, reason: String) -> Error {
         Error::Wrong { place: self.plan.place.clone(), reason }
     }
+}
+
+fn count(metadata: &Metadata) -> i32 {
+    let count = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+    i32::try_from(count).expect("Kafka counts partitions in 32 bits")
 }
 
 fn captured(message: &BorrowedMessage<'_>) -> Captured {
