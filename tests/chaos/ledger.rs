@@ -88,6 +88,12 @@ pub enum Books {
 impl Books {
     /// Panics with everything that does not balance. For a world that has come to rest and whose hosts have left.
     pub async fn balance(&self) {
+        let findings = self.findings().await;
+        assert!(findings.is_empty(), "the ledger does not balance: {}", findings.join("; "));
+    }
+
+    /// Everything that does not balance.
+    pub async fn findings(&self) -> Vec<String> {
         let mut findings = Vec::new();
         for (what, sql) in MUST_BE_ZERO {
             let count = self.count(sql).await;
@@ -95,7 +101,15 @@ impl Books {
                 findings.push(format!("{what}: {count}"));
             }
         }
-        assert!(findings.is_empty(), "the ledger does not balance: {}", findings.join("; "));
+        findings
+    }
+
+    /// Waits until no host is connected: what a killed one had begun is done or undone by then.
+    pub async fn until_nobody_writes(&self) {
+        let sql = "SELECT count(*) FROM pg_stat_activity a JOIN host h ON a.application_name = 'tolk/' || h.id";
+        while matches!(self, Self::Postgres { .. }) && self.count(sql).await > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
     }
 
     /// A number from the tables.

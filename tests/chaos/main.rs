@@ -8,6 +8,7 @@
 mod clocks;
 mod endpoints;
 mod hosts;
+mod judge;
 mod kills;
 mod ledger;
 mod mutants;
