@@ -11,9 +11,10 @@ use crate::check::attempt::Guest;
 use crate::check::component::Component;
 use crate::check::diff::{self, Difference};
 use crate::check::form;
+use crate::delivery::State;
 use crate::endpoint::{Called, Caller};
 use crate::message::{KeyHash, Message, Place, Status};
-use crate::plugin::{Answer, Call, Cause, Context, Digest, Limits, Outcome, Output, Reply, Request};
+use crate::plugin::{Answer, Call, Cause, Context, Delivery, Digest, Limits, Outcome, Output, Reply, Request};
 use crate::runtime::Runtime;
 use crate::store::{self, Activation, Filter, MessageDetail, MessageStatus, Pick, Store};
 use crate::translate::{answers, ids};
@@ -287,7 +288,11 @@ impl Troupe {
         };
         let kept = stage.store.message_at(message.place).await?.and_then(|detail| detail.answers);
         let kept = kept.and_then(|kept| answers::unpack(&kept).ok()).unwrap_or_default();
-        let mut context = Context { now_ms, utc_offset_s, cause: Cause::Replay, ..Context::default() };
+        let delivery = match whole(stage.store, message).await? {
+            Ok(delivery) => delivery,
+            Err(word) => return Ok(Played::Unhandled(word)),
+        };
+        let mut context = Context { now_ms, utc_offset_s, cause: Cause::Replay, delivery, ..Context::default() };
         for _ in 0..=component.limits().rounds_max {
             let verdict = match component.translate(message, &status.feed, &context) {
                 Ok(verdict) => verdict,
@@ -311,6 +316,20 @@ impl Troupe {
         }
         Ok(Played::Unhandled("failed: rounds-limit".to_owned()))
     }
+}
+
+/// The delivery of a part, once it is complete; else what becomes of the part.
+async fn whole(store: &dyn Store, message: &Message) -> store::Result<Result<Option<Delivery>, String>> {
+    let Some(number) = message.delivery else { return Ok(Ok(None)) };
+    let found = store.delivery(number).await?;
+    Ok(match found.map(|found| (found.tally.state, found)) {
+        Some((State::Complete, found)) => {
+            let expected = found.tally.expected().and_then(|expected| u64::try_from(expected).ok());
+            Ok(Some(Delivery { id: found.id.unwrap_or_default(), params: found.params, expected }))
+        }
+        Some((State::Invalid, found)) => Err(format!("ignored: {}", found.tally.code)),
+        _ => Err("held".to_owned()),
+    })
 }
 
 fn ended(outcome: Outcome) -> Played {

@@ -3,6 +3,7 @@
 
 mod away;
 mod check;
+mod deliveries;
 mod flow;
 mod hostile;
 mod killer;
