@@ -9,6 +9,7 @@ mod clocks;
 mod endpoints;
 mod hosts;
 mod judge;
+mod killers;
 mod kills;
 mod ledger;
 mod mutants;
@@ -67,6 +68,7 @@ fn experiments() -> Vec<Experiment> {
     [
         points::all(),
         kills::all(),
+        killers::all(),
         mutants::all(),
         hosts::all(),
         outages::all(),
