@@ -15,6 +15,7 @@ pub mod overview;
 mod plugins;
 pub mod postgres;
 pub mod sqlite;
+pub mod upkeep;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -36,6 +37,7 @@ pub use messages::{Count, Filter, MessageDetail, MessageStatus, Messages};
 pub use outputs::{OutputCursor, OutputRow, Outputs, Parked};
 pub use overview::{Overview, Overviews};
 pub use plugins::{Activation, Component, Plugins};
+pub use upkeep::{Duties, Retention, Step, Turn, Upkeep};
 
 /// Whose time decides leases and due times.
 #[derive(Clone, Debug, Default)]
@@ -111,6 +113,8 @@ pub trait Store:
     + Messages
     + Actions
     + Deliveries
+    + Duties
+    + Upkeep
     + Overviews
     + Ledger
     + Send
@@ -129,6 +133,8 @@ impl<T> Store for T where
         + Messages
         + Actions
         + Deliveries
+        + Duties
+        + Upkeep
         + Overviews
         + Ledger
         + Send

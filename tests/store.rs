@@ -16,6 +16,7 @@ mod schema;
 mod settlements;
 mod statuses;
 mod together;
+mod upkeep;
 mod waits;
 mod work;
 
@@ -125,6 +126,18 @@ cases! {
     ledger:
         a_store_of_all_kinds_balances
         each_damage_is_found;
+    upkeep:
+        each_due_time_is_given_out_once
+        two_doors_share_a_duty
+        what_is_needed_outlives_its_part
+        a_failed_message_is_retried_after_its_part_is_gone
+        a_dropped_message_supersedes_all_the_same
+        published_outputs_go_with_their_time
+        parts_of_open_deliveries_stay_and_accounts_add_up
+        many_parts_are_read_in_order
+        each_damage_below_the_floor_is_found
+        messages_of_the_release_before_are_a_part
+        a_file_is_kept_small;
     outputs:
         outputs_come_in_settlement_order
         output_pages_are_cut

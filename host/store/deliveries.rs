@@ -74,6 +74,8 @@ pub struct Account {
     pub invalid: i64,
     /// Ignored, by a translator or because the delivery is invalid.
     pub ignored: i64,
+    /// Dropped after their time, whatever their end was.
+    pub dropped: i64,
     /// Everything that goes on by itself: pending, held, waiting, retry, behind.
     pub open: i64,
     /// The same by status.
@@ -93,6 +95,7 @@ impl Account {
             failed: count("failed"),
             invalid: count("invalid"),
             ignored: count("ignored"),
+            dropped: count("dropped"),
             open: ["pending", "held", "waiting", "retry", "behind"].into_iter().map(count).sum(),
             by_status,
         }
@@ -100,7 +103,7 @@ impl Account {
 
     /// Whether every accepted part is somewhere, and none twice.
     pub fn adds_up(&self) -> bool {
-        self.handled + self.finished + self.stopped + self.failed + self.invalid + self.ignored + self.open == self.accepted
+        self.handled + self.finished + self.stopped + self.failed + self.invalid + self.ignored + self.dropped + self.open == self.accepted
     }
 }
 

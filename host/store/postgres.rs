@@ -4,6 +4,7 @@
 mod actions;
 mod copy;
 mod deliveries;
+mod duties;
 mod effects;
 mod inbox;
 mod leases;
@@ -11,6 +12,7 @@ mod ledger;
 mod messages;
 mod outputs;
 mod overview;
+mod parts;
 mod plugins;
 mod reads;
 mod release;
@@ -19,6 +21,7 @@ mod schema;
 mod settle;
 mod shares;
 mod text;
+mod upkeep;
 mod validate;
 mod work;
 

@@ -4,6 +4,7 @@
 mod actions;
 mod bulk;
 mod deliveries;
+mod duties;
 mod inbox;
 mod leases;
 mod ledger;
@@ -18,6 +19,7 @@ mod rows;
 mod scan;
 mod schema;
 mod settle;
+mod upkeep;
 mod validate;
 mod wake;
 mod work;
@@ -26,7 +28,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite as Database, Transaction};
 
 use super::{Clock, Config, Error, Result};
@@ -58,6 +60,8 @@ impl Sqlite {
         let options = options
             .create_if_missing(true)
             .page_size(PAGE_BYTES)
+            // What upkeep frees can be given back.
+            .auto_vacuum(SqliteAutoVacuum::Incremental)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)

@@ -102,7 +102,7 @@ impl Rows {
         for inbox in self.inbox.chunks(variant.batch) {
             let mut transaction = connection.begin().await.unwrap();
             if variant.copy {
-                copy(&mut transaction, "inbox", INBOX, inbox).await;
+                copy(&mut transaction, "inbox_1", INBOX, inbox).await;
             } else {
                 unnest_inbox(&mut transaction, inbox).await;
             }
@@ -203,7 +203,7 @@ fn column<'r, R, T>(rows: &'r [R], of: impl Fn(&'r R) -> T) -> Vec<T> {
 
 async fn unnest_inbox(connection: &mut PgConnection, rows: &[InboxRow]) {
     let sql = format!(
-        "INSERT INTO inbox ({INBOX}) SELECT * FROM unnest($1::int[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
+        "INSERT INTO inbox_1 ({INBOX}) SELECT * FROM unnest($1::int[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
            $7::int[], $8::int[], $9::uuid[], $10::uuid[], $11::smallint[], $12::text[], $13::bytea[], $14::bytea[], $15::bytea[],
            $16::bytea[], $17::text[], $18::text[])"
     );

@@ -8,7 +8,8 @@ const MUST_BE_ZERO: &[(&str, &str)] = &[
     (
         "positions that differ from the rows taken in",
         "SELECT count(*) FROM source_position p WHERE p.next_offset <>
-       (SELECT count(*) FROM inbox i WHERE i.feed = p.feed AND i.source_partition = p.source_partition)",
+       (SELECT count(*) FROM inbox i WHERE i.feed = p.feed AND i.source_partition = p.source_partition)
+       + coalesce((SELECT f.dropped FROM partition_floor f WHERE f.feed = p.feed AND f.source_partition = p.source_partition), 0)",
     ),
     (
         "offsets taken in twice",
@@ -16,8 +17,11 @@ const MUST_BE_ZERO: &[(&str, &str)] = &[
     ),
     (
         "lanes whose numbers have gaps",
-        "SELECT count(*) FROM lane_tail t WHERE t.tail <> (SELECT count(*) FROM inbox i WHERE i.feed = t.feed AND i.lane = t.lane)
-       OR t.tail <> coalesce((SELECT max(n) FROM inbox i WHERE i.feed = t.feed AND i.lane = t.lane), 0)",
+        "SELECT count(*) FROM (SELECT t.feed, t.lane, t.tail, coalesce(f.floor, 0) AS floor, coalesce(f.dropped, 0) AS dropped FROM lane_tail t
+         LEFT JOIN lane_floor f ON f.feed = t.feed AND f.lane = t.lane) t
+       WHERE t.tail <> t.dropped + (SELECT count(*) FROM inbox i WHERE i.feed = t.feed AND i.lane = t.lane)
+       OR t.tail <> t.floor + (SELECT count(*) FROM inbox i WHERE i.feed = t.feed AND i.lane = t.lane AND i.n > t.floor)
+       OR (t.tail > t.floor AND t.tail <> (SELECT max(n) FROM inbox i WHERE i.feed = t.feed AND i.lane = t.lane))",
     ),
     (
         "cursors beyond their lane's end",
@@ -30,6 +34,10 @@ const MUST_BE_ZERO: &[(&str, &str)] = &[
          AND NOT EXISTS (SELECT 1 FROM work w WHERE w.feed = i.feed AND w.lane = i.lane AND w.n = i.n)
          AND NOT EXISTS (SELECT 1 FROM outcome o WHERE o.feed = i.feed AND o.lane = i.lane AND o.n = i.n)
          AND NOT EXISTS (SELECT 1 FROM settled_range r WHERE r.feed = i.feed AND r.lane = i.lane AND r.to_n >= i.n AND r.from_n <= i.n)",
+    ),
+    (
+        "lanes of which more is dropped than the cursor passed",
+        "SELECT count(*) FROM lane l JOIN lane_floor f ON f.feed = l.feed AND f.lane = l.lane WHERE f.dropped > l.cursor OR f.dropped > f.floor",
     ),
     (
         "messages that are done and not done",
@@ -66,7 +74,8 @@ const MUST_BE_ZERO: &[(&str, &str)] = &[
     ("outputs without a settlement", "SELECT count(*) FROM output o WHERE NOT EXISTS (SELECT 1 FROM settlement s WHERE s.batch = o.batch)"),
     (
         "settlements whose numbers have gaps",
-        "SELECT count(*) FROM settlement_guard g WHERE g.number <> (SELECT count(*) FROM settlement)
+        "SELECT count(*) FROM settlement_guard g
+       WHERE g.number <> (SELECT count(*) FROM settlement) + (SELECT rows FROM dropped WHERE what = 'settlement')
        OR g.number <> (SELECT max(number) FROM settlement)",
     ),
     (

@@ -23,13 +23,15 @@ use crate::store::{Advance, Appended, Error, Inbox, LaneRead, Result, headers};
 /// Code and reason of a row whose dedupe hash is known.
 const DUPLICATE: (&str, &str) = ("duplicate", "an earlier message has the same dedupe key");
 
-/// The columns of a bulk insert, in the order in which both ways of it give them.
+/// The columns of a bulk insert, in the order in which both ways of it give them. Rows go straight into their part of the inbox.
 const COLUMNS: &str = "feed, lane, n, source_offset, received_ms, timestamp_ms, source_partition, size, id, key_hash, status, source_table, \
                        ordering_key, key, headers, payload, code, reason, delivery";
 
 /// What the first statement of an append gives.
 struct Numbered {
     received_ms: i64,
+    /// The part of the inbox that is filled now.
+    part: i32,
     /// The next number of each lane.
     next: HashMap<i32, i64>,
 }
@@ -103,10 +105,10 @@ impl Postgres {
         if !rows.is_empty() {
             let batch = Batch { feed, received_ms: numbered.received_ms, numbers: &numbers, duplicates: &duplicates, judged: &judged };
             if self.copies(rows.iter().map(|row| row.captured.size()).sum()) {
-                let sql = format!("COPY inbox ({COLUMNS}) FROM STDIN (FORMAT binary)");
+                let sql = format!("COPY inbox_{} ({COLUMNS}) FROM STDIN (FORMAT binary)", numbered.part);
                 copy(&mut transaction, &sql, rows, |buffer, index, row| encode(buffer, &batch, index, row)).await?;
             } else {
-                insert(&mut transaction, &batch, rows).await?;
+                insert(&mut transaction, numbered.part, &batch, rows).await?;
             }
         }
         super::commit(transaction, "append messages").await?;
@@ -129,14 +131,14 @@ impl Postgres {
         let (lanes, counts): (Vec<i32>, Vec<i64>) = counts.into_iter().unzip();
         let found = sqlx::query(
             "WITH step AS (SELECT * FROM unnest($3::int[], $4::bigint[], $5::bigint[]) s(source_partition, expected, next_offset)),
-               fence AS (SELECT 1 FROM feed WHERE id = $1 AND epoch = $2 FOR SHARE),
+               fence AS (SELECT part FROM feed WHERE id = $1 AND epoch = $2 FOR SHARE),
                moved AS (UPDATE source_position p SET next_offset = s.next_offset FROM step s
                  WHERE p.feed = $1 AND p.source_partition = s.source_partition AND p.next_offset = s.expected RETURNING 1),
                made AS (INSERT INTO source_position (feed, source_partition, next_offset)
                  SELECT $1, s.source_partition, s.next_offset FROM step s WHERE s.expected IS NULL ON CONFLICT DO NOTHING RETURNING 1),
                numbered AS (UPDATE lane_tail t SET tail = t.tail + c.count FROM unnest($6::int[], $7::bigint[]) c(lane, count)
                  WHERE t.feed = $1 AND t.lane = c.lane RETURNING t.lane, t.tail - c.count + 1 AS first)
-             SELECT (SELECT count(*) FROM fence), (SELECT count(*) FROM moved) + (SELECT count(*) FROM made),
+             SELECT (SELECT part FROM fence), (SELECT count(*) FROM moved) + (SELECT count(*) FROM made),
                coalesce($8, (extract(epoch FROM clock_timestamp()) * 1000)::bigint), numbered.lane, numbered.first
              FROM (SELECT 1) one LEFT JOIN numbered ON true",
         )
@@ -150,12 +152,11 @@ impl Postgres {
         .bind(self.clock.fixed_ms())
         .fetch_all(connection)
         .await?;
-        let mut numbered = Numbered { received_ms: 0, next: HashMap::with_capacity(found.len()) };
+        let mut numbered = Numbered { received_ms: 0, part: 0, next: HashMap::with_capacity(found.len()) };
         for row in found {
-            let (fence, steps): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
-            if fence == 0 || steps != advances.len() as i64 {
-                return Ok(None);
-            }
+            let (part, steps): (Option<i32>, i64) = (row.try_get(0)?, row.try_get(1)?);
+            let Some(part) = part.filter(|_| steps == advances.len() as i64) else { return Ok(None) };
+            numbered.part = part;
             numbered.received_ms = row.try_get(2)?;
             if let Some(lane) = row.try_get(3)? {
                 numbered.next.insert(lane, row.try_get(4)?);
@@ -343,9 +344,9 @@ fn size(message: &NewMessage) -> i32 {
 }
 
 /// The same rows by arrays: one message of the protocol, so nothing waits for an acknowledgement.
-async fn insert(connection: &mut PgConnection, batch: &Batch<'_>, rows: &[NewMessage]) -> Try<()> {
+async fn insert(connection: &mut PgConnection, part: i32, batch: &Batch<'_>, rows: &[NewMessage]) -> Try<()> {
     let sql = format!(
-        "INSERT INTO inbox ({COLUMNS}) SELECT $1, lane, n, source_offset, $2, timestamp_ms, source_partition, size, id, key_hash, status,
+        "INSERT INTO inbox_{part} ({COLUMNS}) SELECT $1, lane, n, source_offset, $2, timestamp_ms, source_partition, size, id, key_hash, status,
            source_table, ordering_key, key, headers, payload, code, reason, delivery
          FROM unnest($3::int[], $4::bigint[], $5::bigint[], $6::bigint[], $7::int[], $8::int[], $9::uuid[], $10::uuid[], $11::smallint[],
            $12::text[], $13::bytea[], $14::bytea[], $15::bytea[], $16::bytea[], $17::text[], $18::text[],

@@ -30,7 +30,8 @@ impl Postgres {
         // The guard keeps two first hosts from making the same lanes.
         guard(&mut transaction).await?;
         sqlx::query(
-            "WITH made AS (INSERT INTO feed (name, lanes) SELECT f.name, f.lanes FROM unnest($1::text[], $2::int[]) f(name, lanes)
+            "WITH made AS (INSERT INTO feed (name, lanes, part)
+               SELECT f.name, f.lanes, (SELECT part FROM inbox_part WHERE closed_ms IS NULL) FROM unnest($1::text[], $2::int[]) f(name, lanes)
                WHERE NOT EXISTS (SELECT 1 FROM feed x WHERE x.name = f.name) ON CONFLICT (name) DO NOTHING RETURNING id, lanes),
              lanes AS (INSERT INTO lane (feed, lane) SELECT id, generate_series(0, lanes - 1) FROM made)
              INSERT INTO lane_tail (feed, lane) SELECT id, generate_series(0, lanes - 1) FROM made",

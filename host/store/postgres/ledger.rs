@@ -13,14 +13,19 @@ use crate::store::ledger::{Equation, Ledger, Reading};
 const READINGS: &[Reading] = &[
     Reading {
         name: "lane-rows",
-        says: "each lane's tail is the number of its rows",
-        sql: "WITH rows AS (SELECT feed, lane, count(*) AS rows, max(n) AS last FROM inbox GROUP BY feed, lane),
-              sides AS (SELECT feed, lane, coalesce(t.tail, 0) AS tail, coalesce(r.rows, 0) AS rows, coalesce(r.last, 0) AS last
-                FROM lane_tail t FULL JOIN rows r USING (feed, lane))
+        says: "each lane's tail is the number of its rows and of those dropped, and none is missing above the floor",
+        sql: "WITH counted AS (SELECT i.feed, i.lane, count(*) AS rows, max(i.n) AS last,
+                  sum(CASE WHEN i.n > coalesce(f.floor, 0) THEN 1 ELSE 0 END) AS above
+                FROM inbox i LEFT JOIN lane_floor f ON f.feed = i.feed AND f.lane = i.lane GROUP BY i.feed, i.lane),
+              lanes AS (SELECT feed, lane FROM lane_tail UNION SELECT feed, lane FROM counted UNION SELECT feed, lane FROM lane_floor),
+              sides AS (SELECT x.feed, x.lane, coalesce(t.tail, 0) AS tail, coalesce(r.rows, 0) + coalesce(f.dropped, 0) AS rows,
+                  greatest(coalesce(r.last, 0), coalesce(f.floor, 0)) AS last, coalesce(f.floor, 0) + coalesce(r.above, 0) AS upto
+                FROM lanes x LEFT JOIN lane_tail t ON t.feed = x.feed AND t.lane = x.lane
+                LEFT JOIN counted r ON r.feed = x.feed AND r.lane = x.lane LEFT JOIN lane_floor f ON f.feed = x.feed AND f.lane = x.lane)
               SELECT coalesce(sum(tail), 0)::bigint,
-                coalesce(sum(tail - greatest(abs(tail - rows), abs(tail - last))), 0)::bigint,
-                (SELECT format('feed %s, lane %s: tail %s, rows %s, last row %s', feed, lane, tail, rows, last)
-                 FROM sides WHERE tail <> rows OR tail <> last ORDER BY feed, lane LIMIT 1)
+                coalesce(sum(tail - greatest(abs(tail - rows), abs(tail - last), abs(tail - upto))), 0)::bigint,
+                (SELECT format('feed %s, lane %s: tail %s, rows and dropped %s, last row %s, floor and rows above %s', feed, lane, tail, rows, last, upto)
+                 FROM sides WHERE tail <> rows OR tail <> last OR tail <> upto ORDER BY feed, lane LIMIT 1)
               FROM sides",
     },
     Reading {
@@ -42,22 +47,35 @@ const READINGS: &[Reading] = &[
     },
     Reading {
         name: "passed",
-        says: "each row up to its lane's cursor is in a settled range, has an outcome, or is in work",
-        sql: "WITH parts AS (
+        says: "each row up to its lane's cursor is in a settled range, has an outcome, is in work, or was dropped",
+        sql: "WITH base AS (SELECT l.feed, l.lane, l.cursor, least(coalesce(f.floor, 0), l.cursor) AS floor, coalesce(f.dropped, 0) AS dropped
+                FROM lane l LEFT JOIN lane_floor f ON f.feed = l.feed AND f.lane = l.lane),
+              parts AS (
                 SELECT feed, lane, from_n, to_n FROM settled_range
                 UNION ALL SELECT feed, lane, n, n FROM outcome WHERE run = 0
                 UNION ALL SELECT feed, lane, n, n FROM work WHERE run = 0),
+              clipped AS (SELECT p.feed, p.lane, greatest(p.from_n, coalesce(b.floor, 0) + 1) AS from_n, p.to_n, coalesce(b.floor, 0) AS floor
+                FROM parts p LEFT JOIN base b ON b.feed = p.feed AND b.lane = p.lane WHERE b.floor IS NULL OR b.floor = 0 OR p.to_n > b.floor),
               seen AS (SELECT feed, lane, from_n, to_n,
-                  coalesce(max(to_n) OVER (PARTITION BY feed, lane ORDER BY from_n, to_n ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS upto
-                FROM parts),
+                  coalesce(max(to_n) OVER (PARTITION BY feed, lane ORDER BY from_n, to_n ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), floor) AS upto
+                FROM clipped),
               covered AS (SELECT feed, lane, sum(greatest(to_n - greatest(upto, from_n - 1), 0)) AS rows, max(to_n) AS last FROM seen GROUP BY feed, lane),
-              gaps AS (SELECT feed, lane, upto + 1 AS first FROM seen WHERE from_n > upto + 1)
-              SELECT coalesce(sum(l.cursor), 0)::bigint,
-                coalesce(sum(coalesce(l.cursor, 0) - abs(coalesce(l.cursor, 0) - coalesce(c.rows, 0))), 0)::bigint,
+              kept AS (SELECT i.feed, i.lane, count(*) AS rows FROM base b JOIN inbox i ON i.feed = b.feed AND i.lane = b.lane AND i.n <= b.floor
+                WHERE EXISTS (SELECT 1 FROM work w WHERE w.feed = i.feed AND w.lane = i.lane AND w.n = i.n AND w.run = 0)
+                  OR EXISTS (SELECT 1 FROM outcome o WHERE o.feed = i.feed AND o.lane = i.lane AND o.n = i.n AND o.run = 0)
+                  OR EXISTS (SELECT 1 FROM settled_range r WHERE r.feed = i.feed AND r.lane = i.lane AND r.to_n >= i.n AND r.from_n <= i.n)
+                GROUP BY i.feed, i.lane),
+              gaps AS (SELECT feed, lane, upto + 1 AS first FROM seen WHERE from_n > upto + 1),
+              lanes AS (SELECT feed, lane FROM base UNION SELECT feed, lane FROM covered),
+              sides AS (SELECT x.feed, x.lane, coalesce(b.cursor, 0) AS cursor, greatest(coalesce(c.last, 0), coalesce(b.floor, 0)) AS last,
+                  coalesce(c.rows, 0) + coalesce(k.rows, 0) + coalesce(b.dropped, 0) AS rows
+                FROM lanes x LEFT JOIN base b ON b.feed = x.feed AND b.lane = x.lane
+                LEFT JOIN covered c ON c.feed = x.feed AND c.lane = x.lane LEFT JOIN kept k ON k.feed = x.feed AND k.lane = x.lane)
+              SELECT coalesce(sum(cursor), 0)::bigint, coalesce(sum(cursor - abs(cursor - rows)), 0)::bigint,
                 coalesce((SELECT format('feed %s, lane %s, row %s', feed, lane, first) FROM gaps ORDER BY feed, lane, first LIMIT 1),
-                  min(CASE WHEN coalesce(l.cursor, 0) <> coalesce(c.last, 0)
-                    THEN format('feed %s, lane %s: cursor %s, settled up to %s', coalesce(l.feed, c.feed), coalesce(l.lane, c.lane), l.cursor, c.last) END))
-              FROM lane l FULL JOIN covered c ON c.feed = l.feed AND c.lane = l.lane",
+                  min(CASE WHEN cursor <> last OR cursor <> rows
+                    THEN format('feed %s, lane %s: cursor %s, settled up to %s, settled and dropped %s', feed, lane, cursor, last, rows) END))
+              FROM sides",
     },
     Reading {
         name: "ranges",

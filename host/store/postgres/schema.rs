@@ -14,6 +14,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 2, name: "0002_actions", sql: include_str!("../../../migrations/postgres/0002_actions.sql") },
     Migration { version: 3, name: "0003_deliveries", sql: include_str!("../../../migrations/postgres/0003_deliveries.sql") },
     Migration { version: 4, name: "0004_suspects", sql: include_str!("../../../migrations/postgres/0004_suspects.sql") },
+    Migration { version: 5, name: "0005_upkeep", sql: include_str!("../../../migrations/postgres/0005_upkeep.sql") },
 ];
 
 impl Postgres {

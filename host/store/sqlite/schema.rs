@@ -12,6 +12,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 2, name: "0002_actions", sql: include_str!("../../../migrations/sqlite/0002_actions.sql") },
     Migration { version: 3, name: "0003_deliveries", sql: include_str!("../../../migrations/sqlite/0003_deliveries.sql") },
     Migration { version: 4, name: "0004_suspects", sql: include_str!("../../../migrations/sqlite/0004_suspects.sql") },
+    Migration { version: 5, name: "0005_upkeep", sql: include_str!("../../../migrations/sqlite/0005_upkeep.sql") },
 ];
 
 #[async_trait]
@@ -33,6 +34,7 @@ impl Schema for Sqlite {
             applied.push(migration.name.to_owned());
         }
         self.commit(transaction, VERB).await?;
+        self.make_compact().await?;
         if old && !held {
             self.lock.release();
         }
@@ -79,6 +81,20 @@ impl Schema for Sqlite {
             }
         };
         secret.try_into().map_err(|_| self.failed(VERB)(damaged("the secret has not 32 bytes")))
+    }
+}
+
+impl Sqlite {
+    /// Files of the first releases cannot give back space until they are written anew, which happens once.
+    async fn make_compact(&self) -> Result<()> {
+        const VERB: &str = "make the file able to give back space";
+        const INCREMENTAL: i64 = 2;
+        let mut writer = self.writer.acquire().await.map_err(self.failed(VERB))?;
+        let mode: i64 = sqlx::query_scalar("PRAGMA auto_vacuum").fetch_one(&mut *writer).await.map_err(self.failed(VERB))?;
+        if mode != INCREMENTAL {
+            sqlx::raw_sql("PRAGMA auto_vacuum = INCREMENTAL; VACUUM").execute(&mut *writer).await.map_err(self.failed(VERB))?;
+        }
+        Ok(())
     }
 }
 

@@ -48,7 +48,9 @@ impl Postgres {
             message_columns!(),
             ", ",
             work_columns!(),
-            ", a.id, a.kind, a.force, a.pinned, a.detail, c.why, o.run, o.status, a.n <= l.cursor, s2.n
+            ", a.id, a.kind, a.force, a.pinned, a.detail, c.why, o.run, o.status, a.n <= l.cursor,
+               CASE WHEN w.n IS NULL AND a.n <= l.cursor AND NOT a.force AND a.kind IN (0, 1, 5, 6) AND i.newer > coalesce(a.after_n, a.n)
+                 THEN i.newer ELSE s2.n END
              FROM sized s JOIN action a ON a.id = s.id JOIN lane l ON l.feed = s.feed AND l.lane = s.lane
              JOIN inbox i ON i.feed = s.feed AND i.lane = s.lane AND i.n = s.n
              LEFT JOIN command c ON c.id = a.command

@@ -68,6 +68,11 @@ impl Postgres {
                 *by_status.entry(status_of(status)?.as_str().to_owned()).or_default() += count;
             }
         }
+        let dropped: i64 =
+            sqlx::query_scalar("SELECT dropped FROM delivery WHERE number = $1").bind(found.number).fetch_one(&mut *transaction).await?;
+        if dropped > 0 {
+            by_status.insert("dropped".to_owned(), dropped);
+        }
         transaction.commit().await?;
         Ok(Some(Account::of(&found.tally, by_status)))
     }

@@ -33,13 +33,14 @@ const WHOLE: Bulk = Bulk {
            (SELECT o.run FROM outcome o WHERE o.feed = a.feed AND o.lane = a.lane AND o.n = a.n ORDER BY o.run DESC LIMIT 1),
            (SELECT o.status FROM outcome o WHERE o.feed = a.feed AND o.lane = a.lane AND o.n = a.n ORDER BY o.run DESC LIMIT 1),
            a.n <= l.cursor,
-           (SELECT x.n FROM inbox x
+           coalesce(CASE WHEN w.n IS NULL AND a.n <= l.cursor AND NOT a.force AND a.kind IN (0, 1, 5, 6) AND i.newer > coalesce(a.after_n, a.n)
+             THEN i.newer END, (SELECT x.n FROM inbox x
              WHERE w.n IS NULL AND a.n <= l.cursor AND NOT a.force AND a.kind IN (0, 1, 5, 6)
                AND x.feed = a.feed AND x.lane = a.lane AND x.n > coalesce(a.after_n, a.n) AND x.n <= l.cursor AND x.key_hash = i.key_hash
                AND NOT EXISTS (SELECT 1 FROM work y WHERE y.feed = x.feed AND y.lane = x.lane AND y.n = x.n)
                AND coalesce((SELECT y.status FROM outcome y WHERE y.feed = x.feed AND y.lane = x.lane AND y.n = x.n
                  ORDER BY y.run DESC LIMIT 1), 1) = 1
-             ORDER BY x.n LIMIT 1)
+             ORDER BY x.n LIMIT 1))
          FROM r CROSS JOIN action a ON a.id = r.id CROSS JOIN lane l ON l.feed = a.feed AND l.lane = a.lane
          CROSS JOIN inbox i ON i.feed = a.feed AND i.lane = a.lane AND i.n = a.n
          LEFT JOIN command c ON c.id = a.command

@@ -84,6 +84,11 @@ pub(super) async fn account(connection: &mut SqliteConnection, number: i64) -> s
             *by_status.entry(status_of(status)?.as_str().to_owned()).or_default() += count;
         }
     }
+    let dropped: i64 =
+        sqlx::query_scalar("SELECT dropped FROM delivery WHERE number = ?").bind(found.number).fetch_one(&mut *connection).await?;
+    if dropped > 0 {
+        by_status.insert("dropped".to_owned(), dropped);
+    }
     Ok(Some(Account::of(&found.tally, by_status)))
 }
 
