@@ -5,6 +5,7 @@ mod checks;
 mod environment;
 pub mod load;
 pub mod nearest;
+pub mod retention;
 
 use std::collections::BTreeMap;
 
@@ -41,6 +42,9 @@ pub struct Config {
     /// Limits of plugins by plugin name; `default` holds for the rest.
     #[serde(default)]
     pub limits: BTreeMap<String, Limits>,
+    /// What is kept, and for how long.
+    #[serde(default)]
+    pub retention: retention::RetentionConfig,
     /// The admin door.
     #[serde(default)]
     pub admin: admin::AdminConfig,

@@ -297,6 +297,14 @@ fn from_first(ring: Vec<String>) -> Vec<String> {
     ring.iter().cycle().skip(first).take(ring.len()).cloned().collect()
 }
 
+/// What is to be said to whoever asks for a message that is not there, once messages have gone with their time.
+pub async fn dropped(store: &dyn Store) -> Result<Option<String>> {
+    let until = store.dropped_until().await?.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    Ok(until.map(|until| {
+        format!("messages received before {until:.0} are dropped (`[retention]` in the config), but for those that something still needs")
+    }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

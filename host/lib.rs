@@ -12,6 +12,7 @@ pub mod publish;
 pub mod sink;
 pub mod source;
 pub mod translate;
+pub mod upkeep;
 
 pub mod endpoint;
 pub mod registry;

@@ -12,3 +12,4 @@ mod leave;
 mod rig;
 mod script;
 mod swap;
+mod upkeep;

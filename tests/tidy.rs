@@ -53,12 +53,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ingest", &["store", "source", "endpoint"]),
     ("translate", &["store", "endpoint", "runtime", "registry"]),
     ("publish", &["store", "sink"]),
+    ("upkeep", &["store"]),
     ("check", &["store", "source", "endpoint", "runtime", "registry", "translate"]),
     ("explain", &["store", "source", "check", "translate", "registry", "endpoint", "config"]),
     ("replay", &["store", "check", "translate", "endpoint", "runtime"]),
     ("config", ALL_ROOMS),
     ("telemetry", &[]),
-    ("app", &["store", "source", "sink", "endpoint", "runtime", "registry", "ingest", "translate", "publish", "config", "telemetry"]),
+    (
+        "app",
+        &["store", "source", "sink", "endpoint", "runtime", "registry", "ingest", "translate", "publish", "upkeep", "config", "telemetry"],
+    ),
 ];
 
 /// Words that the glossary has another word for.

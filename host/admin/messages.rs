@@ -78,8 +78,15 @@ pub(super) async fn one_at(Given(state): Given<Arc<State>>, Of((feed, partition,
     let filter = Filter { feed: Some(feed), at: Some((partition, offset)), limit: 1, ..Filter::default() };
     match state.store()?.messages(&filter).await?.first() {
         Some(row) => detail(&state, row.id).await,
-        None => Err(Problem::missing("offset", "there is no such message").next("list messages at /api/v1/messages")),
+        None => Err(missing(&state, "offset").await?),
     }
+}
+
+/// What is said of a message that is not there: it may have been, and gone with its time.
+async fn missing(state: &State, place: &str) -> Answer<Problem> {
+    let dropped = explain::dropped(state.store()?).await?;
+    let text = dropped.map_or_else(|| "there is no such message".to_owned(), |dropped| format!("there is no such message; {dropped}"));
+    Ok(Problem::missing(place, text).next("list messages at /api/v1/messages"))
 }
 
 async fn detail(state: &State, id: Uuid) -> Answer<Json<Value>> {
@@ -92,7 +99,7 @@ async fn detail(state: &State, id: Uuid) -> Answer<Json<Value>> {
             message["explanation"] = json!(explanation);
             Ok(Json(message))
         }
-        None => Err(Problem::missing("id", "there is no such message").next("list messages at /api/v1/messages")),
+        None => Err(missing(state, "id").await?),
     }
 }
 

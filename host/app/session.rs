@@ -19,6 +19,7 @@ use crate::source;
 use crate::store::{Host, Owned, Pausable, Paused, TargetLease, Wanted};
 use crate::translate::engine::{Engine, Parts};
 use crate::trouble::{Chain, Pause};
+use crate::upkeep::Upkeep;
 
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +56,8 @@ pub async fn run(app: &App, until: Until, stop: &CancellationToken) -> anyhow::R
     let kept = keep_lease(app, &host, lease);
     let claims = claim(app, &host, lease / 5, owned_in, inner.clone());
     let refreshed = refresh(app, inner.clone());
+    let mut keeping = JoinSet::new();
+    keeping.spawn(keep(app, &host, inner.clone()));
     let work = work(app, &host, &hints, owned, inner.clone(), lost.clone());
     let done = watch_done(app, until, &hints, inner.clone());
 
@@ -73,6 +76,7 @@ pub async fn run(app: &App, until: Until, stop: &CancellationToken) -> anyhow::R
             }
             () = &mut claims, if !inner.is_cancelled() => {}
             () = &mut refreshed, if !inner.is_cancelled() => {}
+            Some(result) = keeping.join_next(), if !inner.is_cancelled() => result?,
             finished = &mut done, if !inner.is_cancelled() => {
                 if finished && ended != Ended::LeaseLost {
                     ended = Ended::Done;
@@ -86,12 +90,27 @@ pub async fn run(app: &App, until: Until, stop: &CancellationToken) -> anyhow::R
             }
         }
     }
+    // Nothing of it may hold what leaving needs.
+    keeping.shutdown().await;
     match ended {
         // Whoever took over meanwhile keeps what it has; what nobody took yet is not to look as if this process had crashed.
         Ended::LeaseLost => within(Duration::from_secs(1), "give everything back", app.store.abandon(&host)).await,
         Ended::Stopped | Ended::Done => within(Duration::from_secs(5), "leave", app.store.leave(&host)).await,
     };
     Ok(ended)
+}
+
+/// Upkeep of the store, whenever it is this host's turn.
+fn keep(app: &App, host: &Host, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
+    let config = &app.config.retention;
+    let upkeep = Upkeep {
+        store: app.store.clone(),
+        host: host.clone(),
+        retention: config.retention(),
+        part_ms: config.part_ms(),
+        every_ms: config.every_ms,
+    };
+    async move { upkeep.run(&stop).await }
 }
 
 /// Joins, waiting while the store is away: it may have gone together with the last lease. `None`: told to stop meanwhile.

@@ -11,7 +11,7 @@ use crate::cli::listing::{self, Format, Output};
 use crate::cli::messages::{Which, show};
 use crate::cli::shell::{self, Shell, Stop};
 use crate::config::Config;
-use crate::explain::form;
+use crate::explain::{self, form};
 use crate::store::{ActionKind, ActionResult, ActionState, Command, Filter, Pick, Selection, Store};
 
 /// How often the store is asked what became of the actions.
@@ -159,6 +159,11 @@ pub(super) async fn give(
     };
     let ordered = Ordered { command: command.id, messages, actions, missing };
     tell(shell, command, &ordered, order)?;
+    if (ordered.messages == 0 || !ordered.missing.is_empty())
+        && let Some(dropped) = explain::dropped(store).await?
+    {
+        shell.note(dropped);
+    }
     if late {
         shell.note(overdue(store, &ordered, order.timeout_s).await?);
     }

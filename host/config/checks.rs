@@ -30,6 +30,9 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
     for (name, limits) in &config.limits {
         self::limits(config, name, limits, &mut found);
     }
+    for (key, text) in config.retention.problems() {
+        found.add(format!("retention.{key}"), text);
+    }
     for (key, text) in config.admin.problems() {
         found.add(format!("admin.{key}"), text);
     }
@@ -293,6 +296,7 @@ mod tests {
         check("path = \"/p", "retry_statuses = [\"5xx\"]\n path = \"/p", "endpoints.person.retry_statuses[0]", "5xx");
         check("cpu_ms_max = 50", "cpu_ms_max = 0", "limits.default.cpu_ms_max", "greater");
         check("cpu_ms_max = 50", "memory_bytes_max = 1000000000000", "limits.default.memory_bytes_max", "runtime.memory_bytes_max");
+        check("[limits.default]", "[retention]\n parts = 0\n [limits.default]", "retention.parts", "64");
         check("postgres://", "mysql://", "store.url", "sqlite://");
     }
 }

@@ -21,6 +21,7 @@ mod preload;
 mod proxy;
 mod records;
 mod table;
+mod upkeep;
 mod versions;
 mod world;
 
@@ -37,6 +38,7 @@ mod kafka;
 #[expect(dead_code, reason = "other test binaries use the rest")]
 mod rig;
 #[path = "../path/script.rs"]
+#[expect(dead_code, reason = "other test binaries use the rest")]
 mod script;
 #[path = "../support/services.rs"]
 mod services;
@@ -78,6 +80,7 @@ fn experiments() -> Vec<Experiment> {
         versions::all(),
         poison::all(),
         endpoints::all(),
+        upkeep::all(),
     ]
     .into_iter()
     .flatten()

@@ -51,12 +51,12 @@ pub fn all() -> Vec<Experiment> {
 }
 
 /// Starts a host that dies at a place, the `hit`-th time that it passes it.
-fn doomed(world: &World, place: &str, hit: u64) -> Running {
+pub fn doomed(world: &World, place: &str, hit: u64) -> Running {
     world.host(&[("TOLK_FAULTS", &format!("{place}=abort@{hit}"))])
 }
 
 /// Waits until a host has died by itself; false: it did not come to its place.
-async fn died(host: &Running, at_most: Duration) -> bool {
+pub async fn died(host: &Running, at_most: Duration) -> bool {
     let began = Instant::now();
     while began.elapsed() < at_most {
         if !host.lives() {

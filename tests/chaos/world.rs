@@ -14,6 +14,8 @@ use crate::script::{Dice, Message, Saw, Scripts};
 /// How long a world may take to come to rest without any progress on the way.
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
+/// What worlds say of retention, unless an experiment says something else.
+pub const RETENTION: &str = "[retention]\nevery_ms = 200\n";
 
 /// Which duplicates the topic may hold.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -62,7 +64,10 @@ impl World {
 
     fn of(rig: Rig, books: Books, seed: u64) -> Self {
         let scripts = Scripts::new(seed, rig.partitions);
-        Self { rig, books, scripts, sent: Vec::new(), hosts: Vec::new(), dice: Dice(seed), environment: Vec::new() }
+        let world = Self { rig, books, scripts, sent: Vec::new(), hosts: Vec::new(), dice: Dice(seed), environment: Vec::new() };
+        // So often that hosts are hurt at it too.
+        world.configure("[store]", &format!("{RETENTION}[store]"));
+        world
     }
 
     /// Replaces a piece of the hosts' config.
@@ -188,6 +193,49 @@ impl World {
         }
         let outputs: usize = self.sent.iter().map(|message| message.outputs.len()).sum();
         format!("{} messages, {outputs} outputs, {} sent again", self.sent.len(), self.rig.published() - outputs)
+    }
+}
+
+impl World {
+    /// The messages that no retention takes, by status: failed ones, and those behind them.
+    pub fn stays(&self) -> BTreeMap<String, usize> {
+        let mut stays = BTreeMap::new();
+        for message in self.sent.iter().filter(|message| matches!(message.status, "failed" | "behind")) {
+            *stays.entry(message.status.to_owned()).or_default() += 1;
+        }
+        stays
+    }
+
+    /// How many messages were taken in.
+    pub async fn taken(&self) -> usize {
+        let taken = self.books.count("SELECT CAST(coalesce(sum(next_offset), 0) AS bigint) FROM source_position").await;
+        usize::try_from(taken).unwrap()
+    }
+
+    /// As [`World::rest`], for a world whose messages go with their time: what stays is there, everything came out, the books balance.
+    pub async fn rest_of_what_stays(&mut self) -> String {
+        let rest = self.scripts.rest();
+        self.rig.produce(&rest);
+        self.sent.extend(rest);
+        let stays = self.stays();
+        self.until(&format!("rest with {stays:?}"), async |world| {
+            let (counts, unpublished) = (world.rig.counts().await, world.rig.store.unpublished().await.unwrap());
+            let done = ["pending", "retry", "waiting"].iter().all(|status| !counts.contains_key(*status));
+            let stay = stays.iter().all(|(status, count)| counts.get(status) == Some(count));
+            let all = world.taken().await == world.sent.len();
+            (done && stay && all && unpublished.iter().all(|(_, count)| *count == 0), format!("{counts:?}, unpublished {unpublished:?}"))
+        })
+        .await;
+        for host in self.hosts.drain(..) {
+            host.terminate().await;
+        }
+        self.books.balance().await;
+        let broken: Vec<_> = self.rig.store.ledger().await.unwrap().into_iter().filter(|equation| !equation.holds()).collect();
+        assert!(broken.is_empty(), "the host's own ledger does not balance: {broken:?}");
+        check::what_came_out(&self.rig, &self.sent, &self.scripts.entries).await;
+        let dropped = self.books.count("SELECT rows FROM dropped WHERE what = 'message'").await;
+        assert!(dropped > 0, "nothing was dropped");
+        format!("{} messages, {dropped} dropped, {} stay", self.sent.len(), stays.values().sum::<usize>())
     }
 }
 

@@ -28,6 +28,13 @@ pub(super) async fn all_but_resends(rig: &Rig, sent: &[Message], entries: &BTree
     entries_are(rig, entries, shared).await;
 }
 
+/// What came out, for a world whose messages and stored outputs go with their time.
+pub(super) async fn what_came_out(rig: &Rig, sent: &[Message], entries: &BTreeMap<String, String>) {
+    let outs = rig.outputs();
+    let shared = contents(rig, sent, &outs);
+    entries_are(rig, entries, shared).await;
+}
+
 /// Every message has its one end, and no other is there.
 pub(super) async fn statuses(rig: &Rig, sent: &[Message]) {
     let rows = rig.store.messages(&Filter { limit: 1_000_000, ..Filter::default() }).await.unwrap();

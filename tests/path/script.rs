@@ -179,6 +179,17 @@ impl Scripts {
         Message { status: "behind", code: Some("behind"), outputs: Vec::new(), ..message }
     }
 
+    /// Fails for as long as an entry is not there; put out once that was written and somebody has asked for a retry.
+    pub(super) fn healable(&mut self, table: &str, key: &str, entry: &str) -> Message {
+        self.script(table, key, json!({ "do": "fail", "read": [entry] }), 0, Saw::Values(vec!["healed".into()]))
+    }
+
+    /// What heals those.
+    pub(super) fn heals(&mut self, entry: &str) -> Message {
+        self.entries.insert(entry.to_owned(), "healed".to_owned());
+        self.script("a", "healer", json!({ "write": [[entry, "healed"]] }), 0, Saw::Values(vec![]))
+    }
+
     /// A message without outputs.
     pub(super) fn ended(&mut self, table: &str, key: &str, what: &str, status: &'static str) -> Message {
         let message = self.script(table, key, json!({ "do": what }), 0, Saw::Values(vec![]));

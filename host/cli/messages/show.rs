@@ -58,12 +58,12 @@ pub(in crate::cli) async fn find(config: &Config, store: &dyn Store, text: &str)
         Some(id) => store.message(id).await?,
         None => None,
     };
-    let missing = || Stop {
-        exit: Exit::Findings,
-        text: format!("find the message {text}"),
-        next: Some("list messages with `tolk messages`".to_owned()),
-    };
-    Ok(detail.ok_or_else(missing)?)
+    if let Some(detail) = detail {
+        return Ok(detail);
+    }
+    let next = explain::dropped(store).await?.map_or_else(String::new, |dropped| format!("{dropped}; "));
+    let text = format!("find the message {text}");
+    Err(Stop { exit: Exit::Findings, text, next: Some(format!("{next}list messages with `tolk messages`")) }.into())
 }
 
 /// Prints one message as people read it.

@@ -58,7 +58,7 @@ impl Scripted {
         match script["do"].as_str().unwrap_or("put") {
             "ignore" => return Ok(Outcome::ignored("told-to", "the message says so").into()),
             "reject" => return Ok(Outcome::rejected("told-to", "the message says so").field("/do").into()),
-            "fail" => return Ok(Outcome::failed("told-to", "the message says so").into()),
+            "fail" if missing || script["read"].is_null() => return Ok(Outcome::failed("told-to", "the message says so").into()),
             "retry" if trying => return Ok(Outcome::retry("told-to", "the message says so").into()),
             "wait" if trying && (missing || script["read"].is_null()) => {
                 let mut wait = Outcome::waiting("told-to", "the message says so");
