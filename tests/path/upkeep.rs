@@ -10,13 +10,17 @@ const SLICE: usize = 150;
 /// Two seconds, in parts of half a second.
 const RETENTION: &str = "[retention]\npayload_days = 0.00002\noutputs_days = 0.00002\nstatuses_days = {}\nevery_ms = 100\n";
 
-/// Messages that came in and are not there any more.
-async fn dropped(rig: &Rig) -> usize {
-    // Counted first: what comes in meanwhile looks as if it had gone, for a moment, and nothing looks as if it had come back.
-    let left: usize = rig.counts().await.values().sum();
+/// Messages that came in.
+async fn taken(rig: &Rig) -> usize {
     let ledger = rig.store.ledger().await.unwrap();
-    let taken = ledger.iter().find(|equation| equation.name == "lane-rows").unwrap().left;
-    usize::try_from(taken).unwrap() - left
+    usize::try_from(ledger.iter().find(|equation| equation.name == "lane-rows").unwrap().left).unwrap()
+}
+
+/// Messages that came in and are not there any more: at least so many.
+async fn dropped(rig: &Rig) -> usize {
+    // Counted last: what comes in meanwhile is not taken for what has gone.
+    let taken = taken(rig).await;
+    taken.saturating_sub(rig.counts().await.values().sum())
 }
 
 async fn balances(rig: &Rig) {
@@ -25,11 +29,11 @@ async fn balances(rig: &Rig) {
 }
 
 /// Waits until nothing is under way: what is left stands still, and all outputs are published.
-async fn until_rest(rig: &Rig, host: &Running) {
+async fn until_rest(rig: &Rig, host: &Running, sent: usize) {
     host.until("rest", async || {
-        let (counts, unpublished) = (rig.counts().await, rig.store.unpublished().await.unwrap());
+        let (taken, counts, unpublished) = (taken(rig).await, rig.counts().await, rig.store.unpublished().await.unwrap());
         let moving = ["pending", "retry", "waiting"].iter().any(|status| counts.contains_key(*status));
-        (!moving && unpublished.iter().all(|(_, count)| *count == 0), format!("{counts:?}, unpublished {unpublished:?}"))
+        (taken == sent && !moving && unpublished.iter().all(|(_, count)| *count == 0), format!("{counts:?}, unpublished {unpublished:?}"))
     })
     .await;
 }
@@ -48,9 +52,9 @@ async fn goes_with_its_time(rig: Rig) {
         rig.produce(&slice);
         sent.extend(slice);
         host.until("an end of most", async || {
-            let counts = rig.counts().await;
+            let (taken, counts) = (taken(&rig).await, rig.counts().await);
             let open: usize = ["pending", "waiting", "retry"].iter().filter_map(|status| counts.get(*status)).sum();
-            (open < SLICE / 2, format!("{counts:?}"))
+            (taken == sent.len() && open < SLICE / 2, format!("{taken} taken, {counts:?}"))
         })
         .await;
         assert!(sent.len() < 100 * SLICE, "nothing is dropped; the host said:\n{}", host.said());
@@ -64,11 +68,11 @@ async fn goes_with_its_time(rig: Rig) {
     let cure = scripts.heals("cure");
     rig.produce(std::slice::from_ref(&cure));
     sent.push(cure);
-    until_rest(&rig, &host).await;
+    until_rest(&rig, &host, sent.len()).await;
     let retry =
         ["retry", "--feed", "f", "--code", "told-to", "--status", "failed", "--reason", "it is healed", "--wait", "--timeout-s", "200"];
     rig.tolk.run(&retry).expect(0);
-    until_rest(&rig, &host).await;
+    until_rest(&rig, &host, sent.len()).await;
     // The healed ones go with their time too, and then a question for one of them has a clear answer.
     let place = format!("f/{}/{first}", sent[0].captured.partition);
     host.until("the healed to be dropped", async || {
