@@ -98,8 +98,15 @@ impl Ingest {
         let mut positions = self.store.positions(self.feed).await?;
         positions.retain(|_| !faults::mutant("group-offsets"));
         source.open(&positions).await?;
-        self.same_source(source.identity().map(str::to_owned), source.name().to_owned(), positions.iter().any(|at| at.next_offset > 0))
-            .await?;
+        let (identity, read_before) = (source.identity().map(str::to_owned), positions.iter().any(|at| at.next_offset > 0));
+        let mut aside = Pause::default();
+        while let Err(trouble) = self.same_source(identity.as_deref(), source.name().to_owned(), read_before).await {
+            match trouble {
+                // The source is open: the store alone is waited for.
+                Trouble::Store(error) if error.is_transient() => aside.wait(&self.name, &error, &CancellationToken::new()).await,
+                trouble => return Err(trouble),
+            }
+        }
         faults::step("ingest", "opened").await;
         tracing::info!(feed = self.name, source = source.name(), partitions = positions.len(), "reading");
         let mut stored: BTreeMap<i32, i64> = positions.iter().map(|at| (at.partition, at.next_offset)).collect();
@@ -151,9 +158,9 @@ impl Ingest {
         }
     }
 
-    /// Whether the source is the one that the stored positions are of. A topic that was made anew and has filled beyond them would be read on
-    /// as if nothing had happened.
-    async fn same_source(&self, identity: Option<String>, place: String, read_before: bool) -> Result<(), Trouble> {
+    /// Fails where the source is not the one that the stored positions are of: a topic that was made anew and has filled beyond them would be
+    /// read on as if nothing had happened. Before anything is read it is remembered.
+    async fn same_source(&self, identity: Option<&str>, place: String, read_before: bool) -> Result<(), Trouble> {
         let Some(identity) = identity else { return Ok(()) };
         let entry = Request::Entry { collection: SOURCES.to_owned(), key: self.name.clone() };
         let snapshot = self.store.read(std::slice::from_ref(&entry)).await?;
@@ -173,7 +180,7 @@ impl Ingest {
             })),
             _ => {
                 let (collection, key) = (SOURCES.to_owned(), self.name.clone());
-                let write = Write { collection, key, value: Some(identity.into()), indexes: Vec::new() };
+                let write = Write { collection, key, value: Some(identity.to_owned().into()), indexes: Vec::new() };
                 Ok(self.store.put_entries(&[write], &[]).await?)
             }
         }

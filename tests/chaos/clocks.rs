@@ -10,7 +10,7 @@ use crate::table::{Case, Experiment, experiment};
 use crate::world::{Resends, World, tail};
 
 pub fn all() -> Vec<Experiment> {
-    vec![experiment!("C01", short, "a replica's clock an hour ahead, one behind, one that jumps", wrong_clocks)]
+    vec![experiment!("C01", long, "a replica's clock an hour ahead, one behind, one that jumps", wrong_clocks)]
 }
 
 const HOUR: i64 = 3_600;
@@ -47,6 +47,8 @@ impl Clock {
 
 async fn wrong_clocks(case: Case) -> String {
     let mut world = World::shared(case.seed).await;
+    // So long that this machine's load costs no host its lease, and far shorter than the jumps.
+    world.configure("lease_ms = 1000", "lease_ms = 10000");
     let library = preload::library(&world, "clock");
     let clocks = [("ahead", HOUR), ("behind", -HOUR), ("jumping", 0)].map(|(name, shift)| Clock::new(&world, &library, name, shift));
     // Each alone at first: it must join, ingest, translate, retry and publish by itself.
@@ -76,10 +78,8 @@ async fn wrong_clocks(case: Case) -> String {
     }
     assert!(moved > 1 && due > 0, "{moved} moves of the feed, {due} due times seen");
     let lost = world.hosts.iter().map(|host| host.said().matches("the lease had run out").count()).sum::<usize>();
-    let spoke = tail(&world.hosts[1].said());
     let figures = world.rest(Resends::Suffix).await;
-    // Three hosts and their services on two cores may lose one to the machine; clocks that counted would cost one at every jump.
-    assert!(lost * 2 < rounds, "{lost} leases were lost in {rounds} jumps; one that is behind says:\n{spoke}");
+    assert_eq!(lost, 0, "leases were lost in {rounds} jumps");
     format!("{rounds} jumps, {lost} leases lost, {due} due times seen, none by a host's clock; {figures}")
 }
 

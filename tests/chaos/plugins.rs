@@ -20,7 +20,7 @@ pub fn all() -> Vec<Experiment> {
         experiment!("P03 P04", short, "endless loops on every CPU thread", loops),
         experiment!("P05 P06 P07 P08 P09", short, "memory, table, stack and output bombs, traps, verdicts against the contract", hostile),
         experiment!("P10 P11", short, "plugins that ask for the outside or keep state", impure),
-        experiment!("P15", short, "a compile bomb is pushed while a host works", compile_bomb),
+        experiment!("P15", long, "a compile bomb is pushed while a host works", compile_bomb),
     ]
 }
 

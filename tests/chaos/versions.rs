@@ -14,7 +14,7 @@ use crate::world::{Resends, World};
 
 pub fn all() -> Vec<Experiment> {
     vec![
-        experiment!("P12", short, "plugins swapped and rolled back under load, two replicas", swaps),
+        experiment!("P12", long, "plugins swapped and rolled back under load, two replicas", swaps),
         experiment!("P13", short, "a replica that cannot load the active plugin", lacking),
         experiment!("P14", short, "rollback with messages that the new version failed, then retry and replay of a selection", rolled_back),
     ]
