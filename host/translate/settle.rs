@@ -1,5 +1,6 @@
 //! The engine's way into the store: gathers what is finished into one settlement, and makes true in memory what the store says of it.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::engine::{Engine, Event};
 use super::judge;
-use super::lanes::Open;
+use super::lanes::{Open, Set};
 use super::overlay::Fate;
 use super::run::{Finished, InHand, Run, Seq};
 use crate::message::{FeedId, Place, Status};
@@ -24,6 +25,8 @@ pub(super) struct Settling {
     met_due: bool,
     /// Results of actions without a message of their own.
     applied: Vec<(Applied, Place)>,
+    /// The places of its messages, once somebody asks: there may be as many who ask.
+    places: OnceCell<Set<Place>>,
 }
 
 impl Settling {
@@ -37,7 +40,8 @@ impl Engine {
     /// Whether a message is in the settlement under way.
     pub(super) fn is_settling(&mut self, place: &Place) -> bool {
         let Some(settling) = &mut self.settling else { return false };
-        let is = settling.runs.iter().any(|run| run.message.place == *place);
+        let places = settling.places.get_or_init(|| settling.runs.iter().map(|run| run.message.place).collect());
+        let is = places.contains(place);
         settling.met_due |= is;
         is
     }
@@ -80,7 +84,7 @@ impl Engine {
         self.next_batch += 1;
         let batch = (i64::from(self.parts.host.number) << 32) | i64::from(self.next_batch);
         let settlement = Box::new(Settlement { lanes, settled, ranges, actions, revisits });
-        self.settling = Some(Settling { runs, running, met_due: false, applied });
+        self.settling = Some(Settling { runs, running, met_due: false, applied, places: OnceCell::new() });
         let (store, sender, host) = (self.parts.store.clone(), self.sender.clone(), self.parts.host.clone());
         tokio::spawn(async move {
             let result = settle(&store, &host, batch, &settlement).await;
@@ -282,8 +286,13 @@ impl Engine {
                 lane.open = lane.open.split_off(&(step.cursor + 1));
             }
         }
+        let unsettled: HashSet<BlockedKey> = if settlement.settled.iter().any(|one| one.drops_older) {
+            self.finished.iter().map(|done| done.run.key()).collect()
+        } else {
+            HashSet::new()
+        };
         for one in settlement.settled.iter().filter(|one| one.drops_older) {
-            self.drop_older(one);
+            self.drop_older(one, &unsettled);
         }
         for (run, one) in runs.into_iter().zip(settlement.settled) {
             self.overlay.remove(&one.writes, &one.bindings, &run.cell);
@@ -305,6 +314,7 @@ impl Engine {
         }
         // A key that is free in the store may be held back by what finished since and is not settled yet.
         let ours: HashSet<BlockedKey> = self.finished.iter().filter(|done| done.holds_back()).map(|done| done.run.key()).collect();
+        let mut free = HashSet::new();
         for key in released {
             if ours.contains(&key) && !still.contains(&key) {
                 self.draining.remove(&key);
@@ -316,9 +326,10 @@ impl Engine {
                 self.draining.remove(&key);
                 self.lanes.set_blocked(key, false);
                 self.lanes.set_more_behind(key, false);
-                self.free(key);
+                free.insert(key);
             }
         }
+        self.free(&free);
         if !stale.is_empty() {
             self.rerun(&stale);
         }
@@ -327,11 +338,13 @@ impl Engine {
     }
 
     /// Newest wins: older messages of the key left `work` with this settlement; those of them in hand are let go.
-    fn drop_older(&mut self, newer: &Settled) {
+    fn drop_older(&mut self, newer: &Settled, unsettled: &HashSet<BlockedKey>) {
         let key = BlockedKey { feed: newer.place.feed, lane: newer.place.lane, key_hash: newer.key_hash };
         let older = |run: &InHand| run.key() == key && run.message.place.n < newer.place.n && run.row.is_some() && run.run <= newer.run;
         let line = self.lanes.line(&key).into_iter().flat_map(|chain| chain.line.iter().copied());
         let gone: Vec<Seq> = line.filter(|seq| self.runs.get(seq).is_some_and(older)).collect();
+        // What finished of its key is looked for only where there may be some: this is done for each message.
+        let looked_for = unsettled.contains(&key) || !gone.is_empty();
         for seq in gone {
             let run = self.runs.remove(&seq).expect("it was just found");
             self.lanes.release(&run.message.place);
@@ -341,6 +354,9 @@ impl Engine {
             if was_first && let Some(next) = self.lanes.line(&key).and_then(|chain| chain.line.front().copied()) {
                 self.advance(next);
             }
+        }
+        if !looked_for {
+            return;
         }
         let (gone, kept) = std::mem::take(&mut self.finished).into_iter().partition::<Vec<_>, _>(|done| older(&done.run));
         self.finished = kept;
@@ -377,18 +393,27 @@ impl Engine {
         self.lanes.hold(place, seq);
     }
 
-    /// A key is free in the store: what finished as `behind` meanwhile, and is not settled, has nobody to stand behind.
-    fn free(&mut self, key: BlockedKey) {
-        let (mut behind, mut kept) = (Vec::new(), Vec::new());
-        for done in std::mem::take(&mut self.finished) {
-            let stands =
-                done.run.key() == key && !done.run.aside && done.settled.work.as_ref().is_some_and(|row| row.status == Status::Behind);
-            if stands { behind.push(done.run) } else { kept.push(done) }
+    /// Keys are free in the store: what finished as `behind` meanwhile, and is not settled, has nobody to stand behind. All keys at once: there
+    /// may be as many as there are messages.
+    fn free(&mut self, keys: &HashSet<BlockedKey>) {
+        let behind = |done: &mut Finished| {
+            let is_behind = !done.run.aside && done.settled.work.as_ref().is_some_and(|row| row.status == Status::Behind);
+            is_behind && keys.contains(&done.run.key())
+        };
+        if keys.is_empty() {
+            return;
         }
-        self.finished = kept;
-        if !behind.is_empty() {
-            self.put_back(key, behind);
+        let mut back: Vec<(BlockedKey, Vec<InHand>)> = Vec::new();
+        let mut places: HashMap<BlockedKey, usize> = HashMap::new();
+        for done in self.finished.extract_if(.., behind) {
+            let key = done.run.key();
+            let at = *places.entry(key).or_insert(back.len());
+            if at == back.len() {
+                back.push((key, Vec::new()));
+            }
+            back[at].1.push(done.run);
         }
+        back.into_iter().for_each(|(key, runs)| self.put_back(key, runs));
     }
 }
 
