@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::ledger::Books;
 use crate::points::{died, doomed};
 use crate::table::{Case, Experiment, experiment};
 use crate::world::{RETENTION, World, tail};
@@ -63,7 +64,9 @@ async fn killed(mut world: World, places: &[&str]) -> String {
         }
         struck += 1;
     }
-    world.start(2);
+    // A file takes one host.
+    let hosts = if matches!(world.books, Books::Sqlite { .. }) { 1 } else { 2 };
+    world.start(hosts);
     format!("{struck} crashes; {}", world.rest_of_what_stays().await)
 }
 
