@@ -32,15 +32,11 @@ pub async fn beside(crowd: &Crowd, guest: &Guest, url: &str, report: &mut Report
     schema::must_be_durable(url).await;
     note(&format!("{}: parking {} messages", crowd.name, crowd.messages));
     let mut full = Schema::make(url).await;
-    let crowded = House::open(&full.config, guest).await;
+    let mut crowded = House::open(&full.config, guest).await;
     crowded.flow(Box::new(Memory::made(input::parked(crowd.messages, crowd.keys))), crowd.messages).await;
-    let (waiting, behind): (i64, i64) =
-        full.one("SELECT count(*) FILTER (WHERE status = 'waiting'), count(*) FILTER (WHERE status = 'behind') FROM message_status").await;
-    assert_eq!(
-        (waiting, behind),
-        (crowd.keys as i64, (crowd.messages - crowd.keys) as i64),
-        "the first of each key waits, the others stand behind"
-    );
+    let parked = full.statuses().await;
+    let wanted = [("behind".to_owned(), (crowd.messages - crowd.keys) as i64), ("waiting".to_owned(), crowd.keys as i64)];
+    assert_eq!(parked, wanted, "the first of each key waits, the others stand behind");
     // What the server does of its own accord some minutes after such a load.
     full.run("VACUUM ANALYZE").await;
     let messages = input::events(MESSAGES, KEYS);
@@ -48,6 +44,7 @@ pub async fn beside(crowd: &Crowd, guest: &Guest, url: &str, report: &mut Report
     let mut turns = Vec::new();
     for _ in 0..ROUNDS {
         full.run("CHECKPOINT").await;
+        crowded.again().await;
         let took = crowded.flow(Box::new(Memory::new(messages.clone())), MESSAGES).await;
         turns.push(Pair { value: rate(MESSAGES, took), ceiling: alone(guest, url, &messages).await });
     }
@@ -79,14 +76,17 @@ pub async fn replay(guest: &Guest, url: &str, report: &mut Report) {
     let mut turns = Vec::new();
     for _ in 0..ROUNDS {
         let mut schema = Schema::make(url).await;
-        let house = House::open(&schema.config, guest).await;
+        let mut house = House::open(&schema.config, guest).await;
         let live = rate(MESSAGES, house.flow(Box::new(Memory::new(messages.clone())), MESSAGES).await);
         schema.run("CHECKPOINT").await;
         let started = std::time::Instant::now();
         assert_eq!(house.store.command(&all(), &everything()).await.unwrap(), MESSAGES as i64, "it is about every message");
         note(&format!("  the command: {:.1} s", started.elapsed().as_secs_f64()));
+        house.again().await;
         house.settle(MESSAGES).await;
         let took = started.elapsed();
+        let unlike: (i64,) = schema.one("SELECT count(*) FROM action WHERE result IS DISTINCT FROM 0 OR became <> 1").await;
+        assert_eq!(unlike, (0,), "each message was run again and handled");
         let (outputs, runs): (i64, i64) = schema.one("SELECT count(*), count(DISTINCT (message, run)) FROM output").await;
         assert_eq!((outputs, runs), (2 * MESSAGES as i64, 2 * MESSAGES as i64), "each message was put out twice, by two runs");
         drop(house);

@@ -85,11 +85,15 @@ impl House {
         registry::activate(&*store, &activation).await.unwrap();
         let registry = Arc::new(Registry::open(store.clone(), guest.runtime.clone(), BTreeMap::new()).await.unwrap());
         assert!(registry.snapshot().find("shop", "SHOP.ITEM").is_some(), "the translator is active");
-        let host = store.join("bench", LEASE_MS).await.unwrap();
-        let owned = store.claim(&host, &Wanted { feeds: vec![feed.id], targets: Vec::new() }).await.unwrap();
-        assert_eq!(owned.lanes.len(), usize::from(feed.config.lanes), "the host owns every lane");
+        let (host, owned) = join(&*store, &feed).await;
         let secret = store.secret().await.unwrap();
         Self { store, registry, feed: Arc::new(feed), runtime: guest.runtime.clone(), host, owned, secret }
+    }
+
+    /// Leaves and joins as another host: each loop that settles has the batch numbers of a host of its own.
+    pub async fn again(&mut self) {
+        self.store.leave(&self.host).await.unwrap();
+        (self.host, self.owned) = join(&*self.store, &self.feed).await;
     }
 
     /// Takes a source in, to its end.
@@ -162,6 +166,14 @@ impl House {
             count: Arc::default(),
         }
     }
+}
+
+/// Joins and takes every lane.
+async fn join(store: &dyn Store, feed: &Feed) -> (Host, Owned) {
+    let host = store.join("bench", LEASE_MS).await.unwrap();
+    let owned = store.claim(&host, &Wanted { feeds: vec![feed.id], targets: Vec::new() }).await.unwrap();
+    assert_eq!(owned.lanes.len(), usize::from(feed.config.lanes), "the host owns every lane");
+    (host, owned)
 }
 
 /// The file as a source that ends.

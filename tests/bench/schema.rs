@@ -36,6 +36,12 @@ impl Schema {
         assert_eq!((rows, messages), (outputs as i64, outputs as i64), "each message has one output");
     }
 
+    /// How many messages have each status.
+    pub async fn statuses(&mut self) -> Vec<(String, i64)> {
+        let sql = "SELECT status, count(*) FROM message_status GROUP BY 1 ORDER BY 1";
+        sqlx::query_as(sql).fetch_all(&mut self.connection).await.unwrap()
+    }
+
     /// The one row of a question.
     pub async fn one<T>(&mut self, sql: &'static str) -> T
     where

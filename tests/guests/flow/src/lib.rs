@@ -63,7 +63,7 @@ struct Period<'a> {
 
 impl Translator for Flow {
     fn describe() -> Description {
-        Description::new("flow", "1.0.0", "Measures the way from the inbox to the outputs").table("*").target("out")
+        Description::new("flow", "1.0.0", "Measures the way from the inbox to the outputs").table("*").reads("order").target("out")
     }
 
     fn configure(config: &str) -> Result<Self, String> {
