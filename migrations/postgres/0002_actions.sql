@@ -33,7 +33,8 @@ CREATE TABLE action (
   force boolean NOT NULL,
   detail text
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
-CREATE INDEX action_open ON action (feed, lane, not_before_ms, n) WHERE result IS NULL;
+-- With the id, so that a page of a lane is read in order and no further.
+CREATE INDEX action_open ON action (feed, lane, not_before_ms, n, id) WHERE result IS NULL;
 -- With the result, so that what is open of a large command is counted quickly.
 CREATE INDEX action_command ON action (command, result);
 CREATE INDEX action_message ON action (feed, lane, n);

@@ -39,7 +39,7 @@ impl Postgres {
             "WITH open AS (SELECT o.* FROM unnest($1::int[], $2::int[]) l(feed, lane) CROSS JOIN LATERAL (
                  SELECT a.id, a.feed, a.lane, a.n, a.not_before_ms FROM action a
                  WHERE a.feed = l.feed AND a.lane = l.lane AND a.result IS NULL
-                   AND a.not_before_ms <= (SELECT coalesce($3, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)) AND a.id <> ALL($4::bigint[])
+                   AND a.not_before_ms <= (SELECT coalesce($3, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)) AND a.id NOT IN (SELECT unnest($4::bigint[]))
                  ORDER BY a.not_before_ms, a.n, a.id LIMIT $7) o ORDER BY o.not_before_ms, o.feed, o.lane, o.n, o.id LIMIT $5),
                sized AS MATERIALIZED (SELECT o.*, i.size,
                    sum(i.size) OVER (ORDER BY o.not_before_ms, o.feed, o.lane, o.n, o.id ROWS UNBOUNDED PRECEDING) AS so_far
