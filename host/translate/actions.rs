@@ -16,7 +16,7 @@ use crate::registry::Active;
 use crate::store::{self, ActionKind, ActionResult, Applied, BlockedKey, End, OpenAction, Settled, WorkRow};
 
 /// Actions that are read at one time.
-const ACTIONS_MAX: i64 = 2_000;
+const ACTIONS_MAX: i64 = 4_000;
 
 /// What is asked of a message in hand: it ends so at its next step.
 #[derive(Clone, Debug)]

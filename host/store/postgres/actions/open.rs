@@ -37,38 +37,38 @@ impl Postgres {
         // What superseded an action is looked for only where it would run a message again that is done: the scan goes along the inbox.
         let rows = sqlx::query(concat!(
             "WITH open AS (SELECT o.* FROM unnest($1::int[], $2::int[]) l(feed, lane) CROSS JOIN LATERAL (
-                 SELECT a.id, a.feed, a.lane, a.n, a.not_before_ms FROM action a
+                 SELECT a.id, a.feed, a.lane, a.n, a.not_before_ms, a.command, a.after_n, a.kind, a.force, a.pinned, a.detail FROM action a
                  WHERE a.feed = l.feed AND a.lane = l.lane AND a.result IS NULL
-                   AND a.not_before_ms <= (SELECT coalesce($3, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)) AND a.id NOT IN (SELECT unnest($4::bigint[]))
+                   AND a.not_before_ms <= (SELECT coalesce($3, (extract(epoch FROM clock_timestamp()) * 1000)::bigint))
+                   AND a.id NOT IN (SELECT unnest($4::bigint[]))
                  ORDER BY a.not_before_ms, a.n, a.id LIMIT $7) o ORDER BY o.not_before_ms, o.feed, o.lane, o.n, o.id LIMIT $5),
-               sized AS MATERIALIZED (SELECT o.*, i.size,
-                   sum(i.size) OVER (ORDER BY o.not_before_ms, o.feed, o.lane, o.n, o.id ROWS UNBOUNDED PRECEDING) AS so_far
-                 FROM open o JOIN inbox i ON i.feed = o.feed AND i.lane = o.lane AND i.n = o.n)
+               sized AS (SELECT a.id AS action, a.not_before_ms, a.command, a.after_n, a.kind, a.force, a.pinned AS ordered, a.detail, i.*,
+                   sum(i.size) OVER (ORDER BY a.not_before_ms, a.feed, a.lane, a.n, a.id ROWS UNBOUNDED PRECEDING) AS so_far
+                 FROM open a JOIN inbox i ON i.feed = a.feed AND i.lane = a.lane AND i.n = a.n)
              SELECT ",
             message_columns!(),
             ", ",
             work_columns!(),
-            ", a.id, a.kind, a.force, a.pinned, a.detail, c.why, o.run, o.status, a.n <= l.cursor,
-               CASE WHEN w.n IS NULL AND a.n <= l.cursor AND NOT a.force AND a.kind IN (0, 1, 5, 6) AND i.newer > coalesce(a.after_n, a.n)
+            ", i.action, i.kind, i.force, i.ordered, i.detail, c.why, o.run, o.status, i.n <= l.cursor,
+               CASE WHEN w.n IS NULL AND i.n <= l.cursor AND NOT i.force AND i.kind IN (0, 1, 5, 6) AND i.newer > coalesce(i.after_n, i.n)
                  THEN i.newer ELSE s2.n END
-             FROM sized s JOIN action a ON a.id = s.id JOIN lane l ON l.feed = s.feed AND l.lane = s.lane
-             JOIN inbox i ON i.feed = s.feed AND i.lane = s.lane AND i.n = s.n
-             LEFT JOIN command c ON c.id = a.command
+             FROM sized i JOIN lane l ON l.feed = i.feed AND l.lane = i.lane
+             LEFT JOIN command c ON c.id = i.command
              LEFT JOIN LATERAL (
-               SELECT * FROM work x WHERE x.feed = s.feed AND x.lane = s.lane AND x.n = s.n ORDER BY x.run DESC LIMIT 1) w ON true
+               SELECT * FROM work x WHERE x.feed = i.feed AND x.lane = i.lane AND x.n = i.n ORDER BY x.run DESC LIMIT 1) w ON true
              LEFT JOIN LATERAL (
-               SELECT x.run, x.status FROM outcome x WHERE x.feed = s.feed AND x.lane = s.lane AND x.n = s.n ORDER BY x.run DESC LIMIT 1
+               SELECT x.run, x.status FROM outcome x WHERE x.feed = i.feed AND x.lane = i.lane AND x.n = i.n ORDER BY x.run DESC LIMIT 1
              ) o ON true
              LEFT JOIN LATERAL (
                SELECT x.n FROM inbox x
-               WHERE w.n IS NULL AND a.n <= l.cursor AND NOT a.force AND a.kind IN (0, 1, 5, 6)
-                 AND x.feed = s.feed AND x.lane = s.lane AND x.n > coalesce(a.after_n, a.n) AND x.n <= l.cursor AND x.key_hash = i.key_hash
+               WHERE w.n IS NULL AND coalesce(i.after_n, i.n) < l.cursor AND i.n <= l.cursor AND NOT i.force AND i.kind IN (0, 1, 5, 6)
+                 AND x.feed = i.feed AND x.lane = i.lane AND x.n > coalesce(i.after_n, i.n) AND x.n <= l.cursor AND x.key_hash = i.key_hash
                  AND (SELECT max(y.run) FROM work y WHERE y.feed = x.feed AND y.lane = x.lane AND y.n = x.n) IS NULL
                  AND coalesce((SELECT y.status FROM outcome y WHERE y.feed = x.feed AND y.lane = x.lane AND y.n = x.n
                    ORDER BY y.run DESC LIMIT 1), 1) = 1
                ORDER BY x.n LIMIT 1
              ) s2 ON true
-             WHERE s.so_far - s.size < $6 ORDER BY s.not_before_ms, s.feed, s.lane, s.n, s.id"
+             WHERE i.so_far - i.size < $6 ORDER BY i.not_before_ms, i.feed, i.lane, i.n, i.action"
         ))
         .bind(feeds)
         .bind(lanes)
