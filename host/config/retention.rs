@@ -1,4 +1,4 @@
-//! What is kept, and for how long: `[retention]` of the config.
+//! What is kept, and for how long: `[retention]` of the config. Nothing is dropped that it does not name.
 
 use std::collections::BTreeMap;
 
@@ -30,9 +30,9 @@ pub struct RetentionConfig {
 impl Default for RetentionConfig {
     fn default() -> Self {
         Self {
-            payload_days: 30.0,
-            statuses_days: BTreeMap::from([(Status::Invalid.as_str().to_owned(), 90.0)]),
-            outputs_days: 14.0,
+            payload_days: 0.0,
+            statuses_days: BTreeMap::new(),
+            outputs_days: 0.0,
             parts: 4,
             every_ms: 60_000,
         }
@@ -97,13 +97,16 @@ mod tests {
 
     #[test]
     fn days_become_milliseconds_and_none_is_for_ever() {
-        let config = RetentionConfig { payload_days: 0.5, outputs_days: 0.0, ..RetentionConfig::default() };
+        let statuses_days = BTreeMap::from([("invalid".to_owned(), 90.0)]);
+        let config = RetentionConfig { payload_days: 0.5, statuses_days, ..RetentionConfig::default() };
         let retention = config.retention();
         assert_eq!(retention.payload_ms, 43_200_000);
         assert_eq!(config.part_ms(), 10_800_000);
         assert!(retention.outputs_ms > 1 << 60, "nothing is that old");
         assert_eq!(retention.statuses_ms, [(Status::Invalid, 90 * 86_400_000)]);
-        assert!(RetentionConfig::default().problems().is_empty());
+        let config = RetentionConfig::default();
+        assert!(config.problems().is_empty());
+        assert!(config.retention().payload_ms > 1 << 60, "without a word of it nothing is dropped");
     }
 
     #[test]
