@@ -241,6 +241,8 @@ impl Postgres {
         let mut connection = self.pool().await?.acquire().await?;
         let mut transaction = connection.begin().await?;
         plan_freely(&mut transaction).await?;
+        // Where many messages have just parked, the planner takes `work` for empty yet, and would go through all of it for each message.
+        sqlx::raw_sql("SET LOCAL enable_nestloop = off").execute(&mut *transaction).await?;
         let rows = sqlx::query(
             "SELECT f.name, i.source_table,
                CASE WHEN p.n IS NOT NULL THEN 6 ELSE coalesce(w.status, o.status, CASE WHEN i.n <= l.cursor THEN 1 ELSE 0 END) END AS status,
