@@ -29,13 +29,7 @@ pub struct RetentionConfig {
 
 impl Default for RetentionConfig {
     fn default() -> Self {
-        Self {
-            payload_days: 0.0,
-            statuses_days: BTreeMap::new(),
-            outputs_days: 0.0,
-            parts: 4,
-            every_ms: 60_000,
-        }
+        Self { payload_days: 0.0, statuses_days: BTreeMap::new(), outputs_days: 0.0, parts: 4, every_ms: 60_000 }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::check;
 use crate::world::World;
 
 /// What a world that came to no rest is said to be.
-const STALLED: &str = "stalled";
+pub const STALLED: &str = "stalled";
 
 /// What must be zero in these worlds beside the ledger: what they wait for is what is not there yet, and no lane is left in the middle.
 const ALSO_ZERO: [(&str, &str); 2] = [

@@ -85,7 +85,7 @@ const LOADS: u64 = 3;
 
 /// Returns what gave the mutant away; panics where nothing did. A world that cannot be set up is not a caught mutant: it panics too.
 async fn caught(case: Case, mutant: Mutant) -> String {
-    let mut others: Vec<String> = Vec::new();
+    let (mut others, mut stalled): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     for load in 0..LOADS {
         let case = Case { seed: case.seed.wrapping_add(load), ..case };
         let mut world = hurt(case, &mutant).await;
@@ -94,10 +94,15 @@ async fn caught(case: Case, mutant: Mutant) -> String {
         if let Some(own) = own {
             return format!("caught by load {}, by what it stands for: {own}", load + 1);
         }
-        others.extend(findings);
+        let rests = !findings.iter().any(|finding| finding.starts_with(judge::STALLED));
+        if rests { others.extend(findings) } else { stalled.extend(findings) }
     }
-    assert!(!others.is_empty(), "the mutant {} lives", mutant.name);
-    panic!("the mutant {} is seen, but by nothing that it stands for: {}", mutant.name, others.join("; "))
+    // The judge finds nothing where nothing is left out (M0): what it finds at rest comes of the mutant, if not by the shortest way.
+    match others.first() {
+        Some(first) => format!("caught by what follows from it: {first}"),
+        None if stalled.is_empty() => panic!("the mutant {} lives", mutant.name),
+        None => panic!("the mutant {} only stands still: {}", mutant.name, stalled.join("; ")),
+    }
 }
 
 /// The same load and the same hurts without a mutant: the judge must find nothing.
