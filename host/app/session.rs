@@ -53,16 +53,18 @@ pub async fn run(app: &App, until: Until, stop: &CancellationToken) -> anyhow::R
     let hints = Hints::default();
     let (owned_in, owned) = watch::channel(Owned::default());
 
-    let kept = keep_lease(app, &host, lease);
-    let claims = claim(app, &host, lease / 5, owned_in, inner.clone());
-    let refreshed = refresh(app, inner.clone());
+    let mut kept = Box::pin(keep_lease(app, &host, lease));
+    let mut claims = Box::pin(claim(app, &host, lease / 5, owned_in, inner.clone()));
+    let mut refreshed = Box::pin(refresh(app, inner.clone()));
     let mut keeping = JoinSet::new();
     keeping.spawn(keep(app, &host, inner.clone()));
     let work = work(app, &host, &hints, owned, inner.clone(), lost.clone());
     let done = watch_done(app, until, &hints, inner.clone());
 
     let mut ended = Ended::Stopped;
-    tokio::pin!(kept, claims, refreshed, work, done);
+    tokio::pin!(work, done);
+    // What is told to stop is gone on with until it has ended: left where it stands it could hold what all others wait for.
+    let (mut claimed, mut fresh, mut watched) = (false, false, false);
     loop {
         tokio::select! {
             // While the loops drain, what they settle is still fenced by the lease.
@@ -74,11 +76,12 @@ pub async fn run(app: &App, until: Until, stop: &CancellationToken) -> anyhow::R
                 }
                 inner.cancel();
             }
-            () = &mut claims, if !inner.is_cancelled() => {}
-            () = &mut refreshed, if !inner.is_cancelled() => {}
-            Some(result) = keeping.join_next(), if !inner.is_cancelled() => result?,
-            finished = &mut done, if !inner.is_cancelled() => {
-                if finished && ended != Ended::LeaseLost {
+            () = &mut claims, if !claimed => claimed = true,
+            () = &mut refreshed, if !fresh => fresh = true,
+            Some(result) = keeping.join_next() => result?,
+            finished = &mut done, if !watched => {
+                watched = true;
+                if finished && !inner.is_cancelled() {
                     ended = Ended::Done;
                 }
                 inner.cancel();
@@ -90,7 +93,19 @@ pub async fn run(app: &App, until: Until, stop: &CancellationToken) -> anyhow::R
             }
         }
     }
-    // Nothing of it may hold what leaving needs.
+    drop(kept);
+    let rest = async {
+        if !claimed {
+            claims.await;
+        }
+        if !fresh {
+            refreshed.await;
+        }
+        while keeping.join_next().await.is_some() {}
+    };
+    if tokio::time::timeout(Duration::from_secs(2), rest).await.is_err() {
+        tracing::warn!("what was under way with the store does not end; it is given up");
+    }
     keeping.shutdown().await;
     match ended {
         // Whoever took over meanwhile keeps what it has; what nobody took yet is not to look as if this process had crashed.
@@ -155,7 +170,7 @@ async fn keep_lease(app: &App, host: &Host, lease: Duration) {
 /// behind, is taken over that soon.
 const OWNERSHIP_EVERY: Duration = Duration::from_millis(200);
 
-/// Claims at once, then whenever something changed its owner, and every so often all the same.
+/// Claims at once, then whenever something changed its owner, and every so often all the same; until told to stop.
 async fn claim(app: &App, host: &Host, every: Duration, owned: watch::Sender<Owned>, stop: CancellationToken) {
     let wanted = Wanted { feeds: app.feeds.iter().map(|feed| feed.id).collect(), targets: app.config.targets.keys().cloned().collect() };
     let (mut known, mut claimed) = (None, Instant::now());
@@ -186,7 +201,6 @@ async fn claim(app: &App, host: &Host, every: Duration, owned: watch::Sender<Own
             () = tokio::time::sleep(OWNERSHIP_EVERY.min(every)) => {}
         }
     }
-    std::future::pending::<()>().await;
 }
 
 type Names = (Vec<(FeedId, i64)>, Vec<(FeedId, i32, i64)>, Vec<(String, i64)>);
@@ -201,7 +215,7 @@ fn names(owned: &Owned) -> Names {
     (feeds, lanes, targets)
 }
 
-/// Keeps in step with what people change: active plugins, pauses.
+/// Keeps in step with what people change, active plugins and pauses, until told to stop.
 async fn refresh(app: &App, stop: CancellationToken) {
     while !stop.is_cancelled() {
         match app.store.pauses().await {
@@ -240,7 +254,6 @@ async fn refresh(app: &App, stop: CancellationToken) {
             () = tokio::time::sleep(Duration::from_millis(app.config.host.poll_ms)) => {}
         }
     }
-    std::future::pending::<()>().await;
 }
 
 /// Runs the loops on what is owned until the session stops; then ingest ends, translate drains, and what it settled is published. A part

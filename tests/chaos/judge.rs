@@ -29,7 +29,11 @@ pub async fn findings(world: &mut World) -> Vec<String> {
     let mut findings = Vec::new();
     findings.extend(caught(world.come_to_rest()).await.map(|why| format!("{STALLED}: {why}")));
     for host in world.hosts.drain(..) {
-        if findings.is_empty() { host.terminate().await } else { host.kill() }
+        if findings.is_empty() {
+            host.terminate().await;
+        } else {
+            host.kill();
+        }
     }
     world.books.until_nobody_writes().await;
     findings.extend(world.books.findings().await);

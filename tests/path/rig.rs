@@ -335,8 +335,8 @@ impl Running {
         assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
     }
 
-    /// SIGTERM; it must end by itself, with exit code 0.
-    pub(super) async fn terminate(mut self) {
+    /// SIGTERM; it must end by itself, with exit code 0. What it has said.
+    pub(super) async fn terminate(mut self) -> String {
         self.signal("TERM");
         let deadline = Instant::now() + PATIENCE;
         let status = loop {
@@ -348,6 +348,7 @@ impl Running {
         };
         self.listener.take().unwrap().join().unwrap();
         assert_eq!(status.code(), Some(0), "the host said:\n{}", self.said());
+        self.said()
     }
 }
 
