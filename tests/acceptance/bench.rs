@@ -235,7 +235,7 @@ pub async fn break_inbox(config: &store::Config, broken: bool) -> anyhow::Result
         true => vec![
             "CREATE OR REPLACE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'broken by the case'; END $$"
                 .to_owned(),
-            format!("CREATE TRIGGER broken BEFORE INSERT ON {inbox} FOR EACH STATEMENT EXECUTE FUNCTION broken()"),
+            format!("CREATE TRIGGER broken BEFORE INSERT ON {inbox} FOR EACH ROW EXECUTE FUNCTION broken()"),
         ],
         false => vec![format!("DROP TRIGGER broken ON {inbox}")],
     };
