@@ -30,13 +30,18 @@ pub fn child() -> Option<ExitCode> {
         return None;
     }
     let settings = args.next().unwrap_or_default();
-    Some(match work(&settings) {
+    Some(ended(work(&settings)))
+}
+
+/// How a child ends; why it could not do its work is for its parent to read.
+pub(super) fn ended(done: Result<(), String>) -> ExitCode {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
             let _ = std::io::stderr().write_all(reason.as_bytes());
             ExitCode::FAILURE
         }
-    })
+    }
 }
 
 fn work(settings: &str) -> Result<(), String> {

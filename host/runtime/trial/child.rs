@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::SUBCOMMAND;
 use super::frame::{CAME_BACK, Frame, REFUSED};
-use crate::runtime::{Config, Instances, Runtime, Translator, threads};
+use crate::runtime::{Config, Instances, Runtime, Translator, compile, threads};
 
 /// If this process is such a child, does its work; to be called before anything else in `main`.
 pub fn child() -> Option<ExitCode> {
@@ -19,13 +19,7 @@ pub fn child() -> Option<ExitCode> {
     // A call has the stack here that it has in a host.
     let work = std::thread::Builder::new().stack_size(threads::STACK_BYTES).spawn(move || work(&settings));
     let done = work.map_err(|error| error.to_string()).and_then(|thread| thread.join().unwrap_or_else(|_| Err("it panicked".to_owned())));
-    Some(match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => {
-            let _ = std::io::stderr().write_all(reason.as_bytes());
-            ExitCode::FAILURE
-        }
-    })
+    Some(compile::ended(done))
 }
 
 fn work(settings: &str) -> Result<(), String> {
