@@ -76,6 +76,11 @@ impl Step {
         self.pruned += step.pruned;
         self.more = step.more;
     }
+
+    /// What a step's transaction is called where it commits: `verb` if it did something, so that a test can meet it there.
+    pub(in crate::store) fn called(&self, verb: &'static str) -> &'static str {
+        if *self == Self::default() { "look for upkeep" } else { verb }
+    }
 }
 
 /// Upkeep in steps, each a whole transaction that may be broken off and done again. `None`: another host has taken over the duty. Every step

@@ -96,8 +96,9 @@ impl Postgres {
             sqlx::query_as("SELECT part, begun_ms FROM inbox_part WHERE closed_ms IS NULL").fetch_one(&mut *transaction).await?;
         let there = AssertSqlSafe(format!("SELECT EXISTS (SELECT 1 FROM inbox_{part})"));
         if now_ms - begun_ms < part_ms || !sqlx::query_scalar::<_, bool>(there).persistent(false).fetch_one(&mut *transaction).await? {
-            super::commit(transaction, "begin a part").await?;
-            return Ok(Some(Step::default()));
+            let nothing = Step::default();
+            super::commit(transaction, nothing.called("begin a part")).await?;
+            return Ok(Some(nothing));
         }
         let next = part + 1;
         // Appends hold the rows of their feeds, and are waited for.
@@ -141,7 +142,7 @@ impl Postgres {
             transaction.rollback().await?;
             return Ok(Some(Step::default()));
         };
-        super::commit(transaction, "drop messages").await?;
+        super::commit(transaction, step.called("drop messages")).await?;
         Ok(Some(step))
     }
 }

@@ -75,9 +75,10 @@ impl Postgres {
         let (outputs, moved): (i64, i64) =
             sqlx::query_as(OUTPUTS).bind(now_ms - retention.outputs_ms).bind(SETTLEMENTS).fetch_one(&mut *transaction).await?;
         let settlements: i64 = sqlx::query_scalar(SETTLED).bind(retention.rows_max).fetch_one(&mut *transaction).await?;
-        super::commit(transaction, "prune outputs").await?;
         let more = moved > 0 || settlements >= retention.rows_max;
-        Ok(Some(Step { pruned: outputs + settlements, more, ..Step::default() }))
+        let step = Step { pruned: outputs + settlements, more, ..Step::default() };
+        super::commit(transaction, step.called("prune outputs")).await?;
+        Ok(Some(step))
     }
 
     async fn prune_provenance_once(&self, turn: &Turn, rows_max: i64) -> Try<Option<Step>> {
@@ -95,8 +96,9 @@ impl Postgres {
             let gone = i64::try_from(gone).unwrap_or(i64::MAX);
             (pruned, more) = (pruned + gone, more || gone >= rows_max);
         }
-        super::commit(transaction, "prune provenance").await?;
-        Ok(Some(Step { pruned, more, ..Step::default() }))
+        let step = Step { pruned, more, ..Step::default() };
+        super::commit(transaction, step.called("prune provenance")).await?;
+        Ok(Some(step))
     }
 
     async fn dropped_until_once(&self) -> Try<Option<i64>> {

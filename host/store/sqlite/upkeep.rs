@@ -91,6 +91,7 @@ async fn drop_rows(connection: &mut SqliteConnection, which: &str, values: (i64,
         let done = sqlx::query(text).bind(values.0).bind(values.1).bind(values.2).bind(values.3).execute(&mut *connection).await?;
         dropped = done.rows_affected();
     }
+    crate::faults::point("drop messages", "dropped").await?;
     Ok(dropped.cast_signed())
 }
 
@@ -242,7 +243,7 @@ macro_rules! step {
         }
         let $transaction = &mut *transaction;
         let step: Step = $step.await.map_err($store.failed($verb))?;
-        $store.commit(transaction, $verb).await?;
+        $store.commit(transaction, step.called($verb)).await?;
         Ok(Some(step))
     }};
 }
@@ -256,7 +257,6 @@ impl Upkeep for Sqlite {
     async fn drop_messages(&self, turn: &Turn, retention: &Retention) -> Result<Option<Step>> {
         step!(self, "drop messages", turn, |transaction, now| async {
             let swept = sweep(transaction, retention, now).await?;
-            crate::faults::point("drop messages", "dropped").await?;
             match swept {
                 Some(step) => Ok(step),
                 None => release(transaction, retention, now).await,
