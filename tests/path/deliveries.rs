@@ -193,6 +193,13 @@ impl Parcel {
         self.until_account(host, "D5", "ignored", PARTS).await;
         tolk(&["deliveries", "invalidate", "D0"]).expect(4).complains(&["is complete"]);
         tolk(&["deliveries", "rerun", "D3"]).expect(0).says(&["2 parts begin anew"]);
+        // They have failed before, too: first they must have begun.
+        host.until("the rerun is applied", async || {
+            let audit = self.json(&["deliveries", "show", "D3"])["audit"].clone();
+            let line = audit.as_array().unwrap().iter().find(|line| line["kind"] == "rerun").cloned();
+            (line.is_some_and(|line| line["open"] == 0), audit.to_string())
+        })
+        .await;
         self.until_account(host, "D3", "failed", 2).await;
         tolk(&["finish", "--delivery", "f/D3", "--status", "failed", "--wait"]).expect(0);
         self.until_account(host, "D3", "finished", 2).await;
