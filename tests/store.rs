@@ -167,6 +167,7 @@ cases! {
         filters_of_commands_know_keys_times_and_reasons
         open_actions_tell_how_their_message_stands
         open_actions_come_in_order_and_in_pages
+        a_command_about_very_many_is_done_in_parts
         a_later_handled_message_supersedes
         settlements_say_what_became_of_actions
         a_fenced_settlement_applies_nothing

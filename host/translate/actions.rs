@@ -1,7 +1,7 @@
 //! How the engine does what operators ask of messages: what is in hand ends at its next step, what stands in `work` gets another row, what is
 //! done runs again behind nobody newer. Every result is part of a settlement, so that it cannot race with the message itself.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,6 +10,7 @@ use super::judge::{self, Said};
 use super::lanes::Open;
 use super::revisit;
 use super::run::{Finished, InHand, Run, Seq};
+use super::settle::Settling;
 use crate::message::{Place, Status};
 use crate::plugin::Cause;
 use crate::registry::Active;
@@ -45,6 +46,21 @@ pub(super) struct Opened {
     pub now_ms: i64,
 }
 
+/// The newest of some messages of each key. An older one may run again before them, not after.
+#[derive(Default)]
+struct Newest(HashMap<BlockedKey, i64>);
+
+impl Newest {
+    fn note(&mut self, key: BlockedKey, n: i64) {
+        let newest = self.0.entry(key).or_insert(n);
+        *newest = n.max(*newest);
+    }
+
+    fn is_newer(&self, key: &BlockedKey, n: i64) -> bool {
+        self.0.get(key).is_some_and(|newest| *newest > n)
+    }
+}
+
 /// What the engine knows of actions.
 #[derive(Default)]
 pub struct Desk {
@@ -56,16 +72,16 @@ pub struct Desk {
     pub(super) applied: Vec<(Applied, Place)>,
     asking: bool,
     asked: Option<Instant>,
-    /// Keys of messages taken in hand since the last question, while it matters: they may have been handled meanwhile.
-    recent: Option<HashSet<BlockedKey>>,
+    /// Messages taken in hand since the last question, while it matters: they may have been handled meanwhile.
+    recent: Option<Newest>,
     track: bool,
 }
 
 impl Desk {
     /// A message was taken in hand.
-    pub(super) fn took(&mut self, key: &BlockedKey) {
+    pub(super) fn took(&mut self, key: BlockedKey, n: i64) {
         if let Some(recent) = &mut self.recent {
-            recent.insert(*key);
+            recent.note(key, n);
         }
     }
 
@@ -99,7 +115,7 @@ impl Engine {
             return;
         }
         self.desk.asking = true;
-        self.desk.recent = self.desk.track.then(HashSet::new);
+        self.desk.recent = self.desk.track.then(Newest::default);
         let (store, sender, registry) = (self.parts.store.clone(), self.sender.clone(), self.parts.registry.clone());
         let (lanes, known) = (self.lanes.names(), self.desk.known.keys().copied().collect::<Vec<_>>());
         let bytes = (self.parts.memory_bytes_max / 8) as i64;
@@ -141,7 +157,7 @@ impl Engine {
         if opened.actions.len() as i64 >= ACTIONS_MAX {
             self.desk.asked = None;
         }
-        let unsettled = self.unsettled_keys(!opened.actions.is_empty());
+        let unsettled = self.unsettled(!opened.actions.is_empty());
         let mut track = false;
         for action in opened.actions {
             let place = action.message.place;
@@ -156,14 +172,20 @@ impl Engine {
         self.desk.track = track;
     }
 
-    /// The keys of what is finished and not settled yet.
-    fn unsettled_keys(&self, wanted: bool) -> HashSet<BlockedKey> {
-        let settling = self.settling.iter().flat_map(|settling| settling.runs().iter().map(|run| run.key()));
-        if wanted { self.finished.iter().map(|done| done.run.key()).chain(settling).collect() } else { HashSet::new() }
+    /// What is finished and not settled yet.
+    fn unsettled(&self, wanted: bool) -> Newest {
+        let mut newest = Newest::default();
+        if wanted {
+            let settling = self.settling.iter().flat_map(Settling::runs);
+            for run in self.finished.iter().map(|done| &done.run).chain(settling) {
+                newest.note(run.key(), run.message.place.n);
+            }
+        }
+        newest
     }
 
     /// Does what one action asks for, or leaves it open for the next time. True: it must be asked for again with an eye on its key.
-    fn act(&mut self, action: OpenAction, pinned: &HashMap<i64, Arc<Active>>, unsettled: &HashSet<BlockedKey>) -> bool {
+    fn act(&mut self, action: OpenAction, pinned: &HashMap<i64, Arc<Active>>, unsettled: &Newest) -> bool {
         let place = action.message.place;
         match self.in_hand(&place) {
             Stand::Run(seq) => self.order_in_hand(seq, &action),
@@ -290,7 +312,7 @@ impl Engine {
     }
 
     /// A message that is done. True: it may run again, once it is certain that nothing newer of its key was handled meanwhile.
-    fn act_on_done(&mut self, action: OpenAction, pinned: &HashMap<i64, Arc<Active>>, unsettled: &HashSet<BlockedKey>) -> bool {
+    fn act_on_done(&mut self, action: OpenAction, pinned: &HashMap<i64, Arc<Active>>, unsettled: &Newest) -> bool {
         let place = action.message.place;
         let status = action.last.map_or(Status::Handled, |(_, status)| status);
         match action.kind {
@@ -329,13 +351,7 @@ impl Engine {
         }
     }
 
-    fn run_again(
-        &mut self,
-        action: OpenAction,
-        status: Status,
-        pinned: &HashMap<i64, Arc<Active>>,
-        unsettled: &HashSet<BlockedKey>,
-    ) -> bool {
+    fn run_again(&mut self, action: OpenAction, status: Status, pinned: &HashMap<i64, Arc<Active>>, unsettled: &Newest) -> bool {
         let place = action.message.place;
         let last_run = action.last.map_or(0, |(run, _)| run);
         let published = action.detail.as_deref().and_then(revisit::Published::parse);
@@ -349,14 +365,14 @@ impl Engine {
             let older = |seq: &Seq| self.runs.get(seq).is_some_and(|run| run.errand.is_some() && run.message.place.n < place.n);
             chain.line.iter().all(older)
         });
-        if !alone || unsettled.contains(&key) {
+        if !alone || unsettled.is_newer(&key, place.n) {
             return true;
         }
         if self.lanes.held_back(&key) {
             self.stand_behind(action, last_run + 1);
             return false;
         }
-        if !action.force && self.desk.recent.as_ref().is_none_or(|recent| recent.contains(&key)) {
+        if !action.force && self.desk.recent.as_ref().is_none_or(|recent| recent.is_newer(&key, place.n)) {
             return true;
         }
         let active = match action.pinned {

@@ -447,7 +447,7 @@ impl Engine {
             let feed = self.feeds[&place.feed].clone();
             let mut run = Run::new(seq, message, feed, 0, None, now_ms);
             run.ordered = self.desk.ordered(&place);
-            self.desk.took(&run.key());
+            self.desk.took(run.key(), run.message.place.n);
             self.admit(run, false);
         }
         if !busy.is_empty() {

@@ -14,30 +14,61 @@ CREATE TABLE command (
 );
 CREATE INDEX command_at ON command (at_ms);
 
--- What is asked of one message; the owner of its lane applies it inside its settlements. kind, result: codes of host/store/actions.rs.
--- after_n: only later messages of the key above it supersede (null: above n). result null: open. became: the message's status afterwards.
+-- What is asked of messages; the owner of their lane applies it inside its settlements. A row is about one message, or about a stretch of a
+-- lane: then n is its first, last_n its last, ns all of them in order, at most 1,000. open: how many of them it has not been applied to.
+-- kind, result: codes of host/store/actions.rs. after_n: only later messages of the key above it supersede (null: above the message itself).
+-- result, became (the message's status afterwards), applied_ms, settlement: of one message; those of a stretch stand in action_done.
 CREATE TABLE action (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   command uuid,
   feed int NOT NULL,
   lane int NOT NULL,
   n bigint NOT NULL,
+  last_n bigint,
   after_n bigint,
   not_before_ms bigint NOT NULL,
   pinned bigint,
   applied_ms bigint,
   settlement bigint,
+  open int NOT NULL DEFAULT 1,
   kind smallint NOT NULL,
   result smallint,
   became smallint,
   force boolean NOT NULL,
-  detail text
+  detail text,
+  ns bigint[]
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+-- Numbers in order gain little from compression, and packing them costs more than writing them.
+ALTER TABLE action ALTER COLUMN ns SET STORAGE EXTERNAL;
 -- With the id, so that a page of a lane is read in order and no further.
-CREATE INDEX action_open ON action (feed, lane, not_before_ms, n, id) WHERE result IS NULL;
--- With the result, so that what is open of a large command is counted quickly.
-CREATE INDEX action_command ON action (command, result);
+CREATE INDEX action_open ON action (feed, lane, not_before_ms, n, id) WHERE open > 0;
+-- So that what is open of a large command is counted quickly.
+CREATE INDEX action_command ON action (command, open);
 CREATE INDEX action_message ON action (feed, lane, n);
+CREATE INDEX action_stretch ON action (feed, lane, last_n) WHERE last_n IS NOT NULL;
+
+-- What became of messages of a stretch. which: a bit for each of them, in their order.
+CREATE TABLE action_done (
+  action bigint NOT NULL REFERENCES action ON DELETE CASCADE,
+  settlement bigint NOT NULL,
+  applied_ms bigint NOT NULL,
+  result smallint NOT NULL,
+  became smallint NOT NULL,
+  which bit(1000) NOT NULL,
+  PRIMARY KEY (action, settlement, result, became)
+);
+
+-- What is asked of each message, a row for each. result null: open.
+CREATE VIEW action_each AS
+SELECT a.id * 4096 + e.ordinal - 1 AS id, a.id AS action, a.command, a.feed, a.lane, e.n, a.not_before_ms, a.kind, a.force, a.pinned,
+  coalesce(a.result, d.result) AS result, coalesce(a.became, d.became) AS became, coalesce(a.applied_ms, d.applied_ms) AS applied_ms,
+  coalesce(a.settlement, d.settlement) AS settlement
+FROM action a
+CROSS JOIN LATERAL unnest(coalesce(a.ns, ARRAY[a.n])) WITH ORDINALITY e(n, ordinal)
+LEFT JOIN action_done d ON d.action = a.id AND get_bit(d.which, (e.ordinal - 1)::int) = 1;
+
+-- Few messages are closed for good, and a replay asks it of each.
+CREATE INDEX outcome_finished ON outcome (feed, lane, n) WHERE status = 10;
 
 -- What is paused. what: feed, table, endpoint; feed and name as far as they apply.
 CREATE TABLE pause (

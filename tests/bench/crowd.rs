@@ -85,7 +85,7 @@ pub async fn replay(guest: &Guest, url: &str, report: &mut Report) {
         house.again().await;
         house.settle(MESSAGES).await;
         let took = started.elapsed();
-        let unlike: (i64,) = schema.one("SELECT count(*) FROM action WHERE result IS DISTINCT FROM 0 OR became <> 1").await;
+        let unlike: (i64,) = schema.one("SELECT count(*) FROM action_each WHERE result IS DISTINCT FROM 0 OR became <> 1").await;
         assert_eq!(unlike, (0,), "each message was run again and handled");
         let (outputs, runs): (i64, i64) = schema.one("SELECT count(*), count(DISTINCT (message, run)) FROM output").await;
         assert_eq!((outputs, runs), (2 * MESSAGES as i64, 2 * MESSAGES as i64), "each message was put out twice, by two runs");

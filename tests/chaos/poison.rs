@@ -88,7 +88,7 @@ async fn replay_under_load(case: Case) -> String {
     let began = Instant::now();
     world.rig.tolk.run(&order).expect(0);
     let during = slowest(&mut world, pieces).await;
-    let open = "SELECT count(*) FROM action WHERE result IS NULL";
+    let open = "SELECT count(*) FROM action_each WHERE result IS NULL";
     let beside = world.books.count(open).await;
     world
         .until("the replay is done", async |world| {

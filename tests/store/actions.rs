@@ -154,6 +154,53 @@ pub async fn open_actions_come_in_order_and_in_pages(rig: Rig) {
     assert_eq!(places(&open(&owner).await)[4..], [(1, 2), (1, 3)]);
 }
 
+pub async fn a_command_about_very_many_is_done_in_parts(rig: Rig) {
+    const MANY: i64 = 2_500;
+    let owner = rig.owner().await;
+    let rows: Vec<_> = (0..MANY).map(|offset| row(0, offset, &format!("k{}", offset % 700))).collect();
+    owner.append(&rows).await;
+    let messages = owner.fetch().await;
+    owner.commit(messages.iter().map(done).collect()).await;
+    let all = Command { pick: Pick::AllOfKey, ..command(ActionKind::Replay) };
+    assert_eq!(owner.store.command(&all, &filter(Filter::default())).await.unwrap(), MANY);
+    let page = async |known: &[i64], rows| owner.store.open_actions(&owner.lanes(), known, rows, ALL.1).await.unwrap();
+    let numbers = |found: &[OpenAction]| found.iter().map(|action| action.message.place.n).collect::<Vec<_>>();
+    let first = page(&[], 1_200).await;
+    assert_eq!(numbers(&first), (1..=1_200).collect::<Vec<_>>());
+    let known: Vec<i64> = first.iter().map(|action| action.id).collect();
+    assert_eq!(numbers(&page(&known, 100).await), (1_201..=1_300).collect::<Vec<_>>());
+
+    let of = |action: &OpenAction| match action.message.place.n % 10 {
+        0 => Applied { id: action.id, result: ActionResult::Superseded, became: Status::Ignored },
+        _ => Applied { id: action.id, result: ActionResult::Applied, became: Status::Handled },
+    };
+    let odd: Vec<Applied> =
+        first.iter().filter(|action| action.message.place.n % 2 == 1 || action.message.place.n % 10 == 0).map(of).collect();
+    apply(&owner, odd.clone()).await;
+    // Told again it is nothing new.
+    apply(&owner, odd[..100].to_vec()).await;
+    let open = async || owner.store.audit(Some(all.id), None, 1).await.unwrap()[0].open;
+    assert_eq!(open().await, MANY - 720);
+    let left: Vec<i64> = (1..=MANY).filter(|n| *n > 1_200 || (n % 2 == 0 && n % 10 != 0)).collect();
+    assert_eq!(numbers(&page(&[], MANY).await), left);
+    let of_message = async |n: i64| owner.store.actions(None, Some(messages[n as usize - 1].id), 10).await.unwrap();
+    let results =
+        [(10, Some(ActionResult::Superseded)), (11, Some(ActionResult::Applied)), (12, None), (1_200, Some(ActionResult::Superseded))];
+    for (n, result) in results {
+        let listed = of_message(n).await;
+        assert_eq!(listed.iter().map(|action| (action.id, action.result)).collect::<Vec<_>>(), [(known[n as usize - 1], result)], "{n}");
+    }
+
+    apply(&owner, page(&[], MANY).await.iter().map(of).collect()).await;
+    assert_eq!(open().await, 0);
+    assert!(page(&[], MANY).await.is_empty());
+    let listed = owner.store.actions(Some(all.id), None, MANY).await.unwrap();
+    let with = |result| listed.iter().filter(|action| action.result == Some(result)).count() as i64;
+    assert_eq!((with(ActionResult::Applied), with(ActionResult::Superseded)), (MANY * 9 / 10, MANY / 10));
+    let newest_first = listed.windows(2).all(|two| two[0].id > two[1].id);
+    assert!(newest_first && listed.len() as i64 == MANY);
+}
+
 pub async fn a_later_handled_message_supersedes(rig: Rig) {
     let owner = rig.owner().await;
     let messages = owner.messages(&["k", "other", "k", "k", "k", "k"]).await;

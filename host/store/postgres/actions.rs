@@ -1,25 +1,28 @@
 //! What operators ask for: commands become rows of `action` in one statement, settlements say what became of them, people read the trail.
 //! Knows nothing of how actions are applied.
 
+mod asked;
 mod open;
 mod pauses;
+mod stretch;
 
 use async_trait::async_trait;
 use sqlx::postgres::{PgConnection, PgRow, Postgres as Database};
 use sqlx::{Connection, QueryBuilder, Row};
 use uuid::Uuid;
 
-use super::messages::{plan_freely, push_filtered};
+pub(super) use self::stretch::{apply, write_actions};
+use super::messages::{plan_freely, push_places};
 use super::text::{plain, stored};
 use super::{Postgres, Try, retried};
 use crate::message::{FeedId, Status};
 use crate::store::{
-    ActionKind, ActionResult, ActionState, Actions, Applied, Audited, Command, Error, NewRevisit, OpenAction, Pausable, Paused, Pick,
-    Result, Selection,
+    ActionKind, ActionResult, ActionState, Actions, Audited, Command, Error, NewRevisit, OpenAction, Pausable, Paused, Pick, Result,
+    Selection,
 };
 
-/// A command may be about every message there is; it is one statement.
-const COMMAND_TIMEOUT: &str = "SET LOCAL statement_timeout = '30min'";
+/// A command may be about every message there is; it is one statement, and sorts them.
+const COMMAND_TIMEOUT: &str = "SET LOCAL statement_timeout = '30min'; SET LOCAL work_mem = '64MB'";
 
 /// Each chosen message. `picked`: feed, lane, n, key_hash.
 const EACH: &str = "SELECT feed, lane, n, NULL::bigint AS after_n FROM picked";
@@ -33,18 +36,31 @@ const NEWEST_OF_KEY: &str = "SELECT k.feed, k.lane, k.last AS n, CASE WHEN k.new
        JOIN inbox x ON x.feed = l.feed AND x.lane = l.lane AND x.n >= l.first
      ) u GROUP BY feed, lane, key_hash) k
    JOIN lane_tail t ON t.feed = k.feed AND t.lane = k.lane WHERE k.last IS NOT NULL";
-/// Every row of a chosen key from the first chosen one on; they run in order, so that none of them supersedes another.
-const ALL_OF_KEY: &str = "SELECT k.feed, k.lane, k.n, t.tail AS after_n
-   FROM (SELECT feed, lane, n, chosen, min(CASE WHEN chosen THEN n END) OVER (PARTITION BY feed, lane, key_hash) AS first FROM (
-       SELECT feed, lane, key_hash, n, true AS chosen FROM picked
-       UNION ALL SELECT x.feed, x.lane, x.key_hash, x.n, false
+/// Every row of a chosen key from the first chosen one on; they run in order, so that none of them supersedes another. Where all rows of the
+/// lanes are chosen there is nothing to look for.
+const ALL_OF_KEY: &str = "SELECT k.feed, k.lane, k.n, t.tail AS after_n FROM (
+     SELECT feed, lane, n FROM picked WHERE (SELECT whole FROM seen)
+     UNION ALL SELECT feed, lane, n FROM (
+       SELECT x.feed, x.lane, x.n, min(p.n) OVER (PARTITION BY x.key_hash, x.feed, x.lane) AS first
        FROM (SELECT feed, lane, min(n) AS first FROM picked GROUP BY feed, lane) l
        JOIN inbox x ON x.feed = l.feed AND x.lane = l.lane AND x.n >= l.first
-     ) u) k
-   JOIN lane_tail t ON t.feed = k.feed AND t.lane = k.lane WHERE NOT k.chosen AND k.n >= k.first";
+       LEFT JOIN picked p ON p.feed = x.feed AND p.lane = x.lane AND p.n = x.n
+       WHERE NOT (SELECT whole FROM seen)
+     ) y WHERE y.n >= y.first) k
+   JOIN lane_tail t ON t.feed = k.feed AND t.lane = k.lane";
+/// Whether the chosen messages are all rows of their lanes from the first chosen one on.
+const SEEN: &str = "), seen AS MATERIALIZED (SELECT (SELECT count(*) FROM picked) = (
+     SELECT count(*) FROM (SELECT feed, lane, min(n) AS first FROM picked GROUP BY feed, lane) l
+     JOIN inbox x ON x.feed = l.feed AND x.lane = l.lane AND x.n >= l.first) AS whole";
 /// Leaves out what an operator has closed as `Finished`.
-const NOT_FINISHED: &str = " WHERE EXISTS (SELECT 1 FROM work w WHERE w.feed = t.feed AND w.lane = t.lane AND w.n = t.n)
-     OR coalesce((SELECT o.status FROM outcome o WHERE o.feed = t.feed AND o.lane = t.lane AND o.n = t.n ORDER BY o.run DESC LIMIT 1), 1) <> 10";
+const NOT_FINISHED: &str =
+    " WHERE NOT EXISTS (SELECT 1 FROM outcome o WHERE o.feed = t.feed AND o.lane = t.lane AND o.n = t.n AND o.status = 10
+       AND NOT EXISTS (SELECT 1 FROM outcome h WHERE h.feed = o.feed AND h.lane = o.lane AND h.n = o.n AND h.run > o.run)
+       AND NOT EXISTS (SELECT 1 FROM work w WHERE w.feed = o.feed AND w.lane = o.lane AND w.n = o.n))";
+
+/// Rows that are about a message, whose id comes next.
+const OF_MESSAGE: &str = "SELECT a.id AS action, i.n FROM inbox i JOIN action a ON a.feed = i.feed AND a.lane = i.lane AND (a.n = i.n OR
+     a.last_n >= i.n AND a.n <= i.n AND i.n = ANY(a.ns)) WHERE i.id = ";
 
 /// The codes that statements name by their numbers.
 const _: () = assert!(Status::Finished as i16 == 10 && Status::Handled as i16 == 1);
@@ -74,8 +90,7 @@ impl Postgres {
         };
         plan_freely(&mut transaction).await?;
         sqlx::raw_sql(COMMAND_TIMEOUT).execute(&mut *transaction).await?;
-        let messages = chosen(command, selection, now_ms).build().persistent(false).execute(&mut *transaction).await?.rows_affected();
-        let messages = i64::try_from(messages).unwrap_or(i64::MAX);
+        let messages: i64 = chosen(command, selection, now_ms).build_query_scalar().persistent(false).fetch_one(&mut *transaction).await?;
         sqlx::query("UPDATE command SET messages = $2 WHERE id = $1").bind(command.id).bind(messages).execute(&mut *transaction).await?;
         super::commit(transaction, "ask for actions").await?;
         Ok(messages)
@@ -88,13 +103,13 @@ impl Postgres {
         // Message by message along the key: a command that was written just now is no statistics yet, and a join of its choice goes through
         // the inbox for each of them.
         let mut query = QueryBuilder::<Database>::new(
-            "SELECT a.id, i.id, f.name, a.kind, a.not_before_ms, a.result, a.became, a.applied_ms FROM (SELECT * FROM action a WHERE true",
+            "SELECT a.id, i.id, f.name, a.kind, a.not_before_ms, a.result, a.became, a.applied_ms FROM (SELECT a.* FROM action_each a",
         );
-        if let Some(command) = command {
-            query.push(" AND a.command = ").push_bind(command);
-        }
         if let Some(message) = message {
-            query.push(" AND (a.feed, a.lane, a.n) IN (SELECT feed, lane, n FROM inbox WHERE id = ").push_bind(message).push(")");
+            query.push(" JOIN (").push(OF_MESSAGE).push_bind(message).push(") m ON m.action = a.action AND m.n = a.n");
+        }
+        if let Some(command) = command {
+            query.push(" WHERE a.command = ").push_bind(command);
         }
         query.push(" ORDER BY a.id DESC LIMIT ").push_bind(rows_max);
         query.push(
@@ -112,14 +127,14 @@ impl Postgres {
         plan_freely(&mut transaction).await?;
         let mut query = QueryBuilder::<Database>::new(
             "SELECT c.id, c.kind, c.object, c.by_whom, c.why, c.at_ms, c.messages,
-               (SELECT count(*) FROM action a WHERE a.command = c.id AND a.result IS NULL) FROM command c WHERE true",
+               (SELECT coalesce(sum(a.open), 0) FROM action a WHERE a.command = c.id) FROM command c WHERE true",
         );
         if let Some(command) = command {
             query.push(" AND c.id = ").push_bind(command);
         }
         if let Some(message) = message {
-            query.push(" AND c.id IN (SELECT a.command FROM inbox i JOIN action a ON a.feed = i.feed AND a.lane = i.lane AND a.n = i.n ");
-            query.push("WHERE i.id = ").push_bind(message).push(")");
+            query.push(" AND c.id IN (SELECT a.command FROM (").push(OF_MESSAGE).push_bind(message);
+            query.push(") m JOIN action a ON a.id = m.action)");
         }
         query.push(" ORDER BY c.at_ms DESC, c.id DESC LIMIT ").push_bind(rows_max);
         let rows = query.build().persistent(false).fetch_all(&mut *transaction).await?;
@@ -130,15 +145,15 @@ impl Postgres {
 
 /// The statement that writes the actions of a command.
 fn chosen(command: &Command, selection: &Selection, now_ms: i64) -> QueryBuilder<Database> {
-    const PLACES: &str = "i.feed, i.lane, i.n, i.key_hash";
-    let mut query = QueryBuilder::new(
-        "INSERT INTO action (command, feed, lane, n, after_n, not_before_ms, pinned, kind, force) WITH picked AS MATERIALIZED (",
-    );
+    let mut query = QueryBuilder::new("WITH picked AS MATERIALIZED (");
     match selection {
         Selection::Ids(ids) => {
-            query.push("SELECT ").push(PLACES).push(" FROM inbox i WHERE i.id = ANY(").push_bind(ids).push(")");
+            query.push("SELECT i.feed, i.lane, i.n, i.key_hash FROM inbox i WHERE i.id = ANY(").push_bind(ids).push(")");
         }
-        Selection::Filter(filter) => push_filtered(&mut query, PLACES, filter, Some(filter.limit).filter(|limit| *limit > 0)),
+        Selection::Filter(filter) => push_places(&mut query, filter),
+    }
+    if command.pick == Pick::AllOfKey {
+        query.push(SEEN);
     }
     query.push("), taken AS MATERIALIZED (SELECT * FROM (");
     query.push(match command.pick {
@@ -150,32 +165,14 @@ fn chosen(command: &Command, selection: &Selection, now_ms: i64) -> QueryBuilder
     if matches!(command.kind, ActionKind::Replay | ActionKind::Revisit) {
         query.push(NOT_FINISHED);
     }
-    query.push(") SELECT ").push_bind(command.id).push(", feed, lane, n, after_n, ").push_bind(now_ms);
+    query.push("), asked AS (SELECT feed, lane, n, after_n, ").push_bind(now_ms);
     if let Some(per_second) = command.per_second {
         query.push(" + (row_number() OVER (ORDER BY feed, lane, n) - 1) * 1000 / ").push_bind(i64::from(per_second.max(1)));
     }
-    query.push(", ").push_bind(command.pinned).push(", ").push_bind(command.kind.code()).push(", ").push_bind(command.force);
-    query.push(" FROM taken ORDER BY feed, lane, n");
+    query.push(" AS not_before_ms FROM taken), told AS (SELECT ").push_bind(command.id).push(" AS command, ").push_bind(command.pinned);
+    query.push(" AS pinned, ").push_bind(command.kind.code()).push("::smallint AS kind, ").push_bind(command.force);
+    query.push(" AS force), written AS (").push(write_actions!()).push(") SELECT coalesce(sum(open), 0) FROM written");
     query
-}
-
-/// Notes what became of actions; each once.
-pub(super) async fn apply(connection: &mut PgConnection, number: i64, now_ms: i64, applied: &[Applied]) -> Try<()> {
-    if applied.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(
-        "UPDATE action a SET result = r.result, became = r.became, applied_ms = $1, settlement = $2
-         FROM unnest($3::bigint[], $4::smallint[], $5::smallint[]) r(id, result, became) WHERE a.id = r.id AND a.result IS NULL",
-    )
-    .bind(now_ms)
-    .bind(number)
-    .bind(applied.iter().map(|action| action.id).collect::<Vec<_>>())
-    .bind(applied.iter().map(|action| action.result.code()).collect::<Vec<_>>())
-    .bind(applied.iter().map(|action| action.became.code()).collect::<Vec<_>>())
-    .execute(connection)
-    .await?;
-    Ok(())
 }
 
 /// Writes the revisits that handled messages ask for.

@@ -59,14 +59,9 @@ fn filtered(columns: &str, filter: &Filter) -> QueryBuilder<Database> {
 pub(super) fn push_filtered(query: &mut QueryBuilder<Database>, columns: &str, filter: &Filter, limit: Option<i64>) {
     let order = if filter.oldest_first { "ASC" } else { "DESC" };
     // What only the view knows is asked of the view; without that the inbox alone gives the page.
-    let judged = filter.status.is_some() || filter.code.is_some() || filter.reason.is_some();
+    let judged = is_judged(filter);
     query.push("WITH chosen AS MATERIALIZED (SELECT x.feed, x.lane, x.n FROM inbox x ");
-    push_statuses(query, filter.status);
-    if let Some((feed, id)) = &filter.delivery {
-        push_parts(query, feed, id);
-    }
-    query.push("WHERE true");
-    push_conditions(query, filter);
+    push_choice(query, filter);
     if let Some(limit) = limit.filter(|_| !judged) {
         query.push(format!(" ORDER BY x.received_ms {order}, x.source_partition {order}, x.source_offset {order} LIMIT "));
         query.push_bind(limit);
@@ -92,6 +87,30 @@ pub(super) fn push_filtered(query: &mut QueryBuilder<Database>, columns: &str, f
         query.push(format!(" ORDER BY i.received_ms {order}, i.source_partition {order}, i.source_offset {order} LIMIT "));
         query.push_bind(limit);
     }
+}
+
+/// The places of a filter's messages, with the hashes of their keys; a limit of 0 is none.
+pub(super) fn push_places(query: &mut QueryBuilder<Database>, filter: &Filter) {
+    if filter.limit > 0 || is_judged(filter) {
+        return push_filtered(query, "i.feed, i.lane, i.n, i.key_hash", filter, Some(filter.limit).filter(|limit| *limit > 0));
+    }
+    query.push("SELECT x.feed, x.lane, x.n, x.key_hash FROM inbox x ");
+    push_choice(query, filter);
+}
+
+/// Whether a filter asks for what only the view knows.
+fn is_judged(filter: &Filter) -> bool {
+    filter.status.is_some() || filter.code.is_some() || filter.reason.is_some()
+}
+
+/// What chooses among rows of `inbox x`.
+fn push_choice(query: &mut QueryBuilder<Database>, filter: &Filter) {
+    push_statuses(query, filter.status);
+    if let Some((feed, id)) = &filter.delivery {
+        push_parts(query, feed, id);
+    }
+    query.push("WHERE true");
+    push_conditions(query, filter);
 }
 
 /// Joins what may have a status, so that the view need not judge every message.

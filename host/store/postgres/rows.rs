@@ -32,9 +32,8 @@ macro_rules! work_columns {
 }
 pub(super) use work_columns;
 
-/// How many columns a message has, and how many a row of `work`.
+/// How many columns a message has.
 pub(super) const MESSAGE_COLUMNS: usize = 17;
-pub(super) const WORK_COLUMNS: usize = 11;
 
 /// Reads rows; the names of tables are kept once for all.
 #[derive(Default)]
@@ -90,25 +89,29 @@ impl Tables {
 
     pub(super) fn work_message(&mut self, row: &PgRow) -> Try<WorkMessage> {
         let message = self.message(row)?;
-        let cause: i16 = row.try_get_unchecked(MESSAGE_COLUMNS + 5)?;
-        let row = WorkRow {
-            place: message.place,
-            run: row.try_get_unchecked(MESSAGE_COLUMNS)?,
-            key_hash: message.key_hash,
-            status: status_of(row.try_get_unchecked(MESSAGE_COLUMNS + 1)?)?,
-            blocks: row.try_get_unchecked(MESSAGE_COLUMNS + 2)?,
-            attempts: row.try_get_unchecked(MESSAGE_COLUMNS + 3)?,
-            due_ms: row.try_get_unchecked(MESSAGE_COLUMNS + 4)?,
-            cause: Cause::from_code(cause).ok_or_else(|| Error::Corrupt(format!("a work row has the cause {cause}")))?,
-            waiting_since_ms: row.try_get_unchecked(MESSAGE_COLUMNS + 6)?,
-            code: plain(row.try_get_unchecked(MESSAGE_COLUMNS + 7)?),
-            reason: plain(row.try_get_unchecked(MESSAGE_COLUMNS + 8)?),
-            activation: row.try_get_unchecked(MESSAGE_COLUMNS + 9)?,
-            pinned: row.try_get_unchecked(MESSAGE_COLUMNS + 10)?,
-            waits: Vec::new(),
-        };
-        Ok(WorkMessage { row, message })
+        Ok(WorkMessage { row: work_row(row, MESSAGE_COLUMNS, &message)?, message })
     }
+}
+
+/// A message's row, whose columns begin at `first`.
+pub(super) fn work_row(row: &PgRow, first: usize, message: &Message) -> Try<WorkRow> {
+    let cause: i16 = row.try_get_unchecked(first + 5)?;
+    Ok(WorkRow {
+        place: message.place,
+        run: row.try_get_unchecked(first)?,
+        key_hash: message.key_hash,
+        status: status_of(row.try_get_unchecked(first + 1)?)?,
+        blocks: row.try_get_unchecked(first + 2)?,
+        attempts: row.try_get_unchecked(first + 3)?,
+        due_ms: row.try_get_unchecked(first + 4)?,
+        cause: Cause::from_code(cause).ok_or_else(|| Error::Corrupt(format!("a work row has the cause {cause}")))?,
+        waiting_since_ms: row.try_get_unchecked(first + 6)?,
+        code: plain(row.try_get_unchecked(first + 7)?),
+        reason: plain(row.try_get_unchecked(first + 8)?),
+        activation: row.try_get_unchecked(first + 9)?,
+        pinned: row.try_get_unchecked(first + 10)?,
+        waits: Vec::new(),
+    })
 }
 
 pub(super) fn key_hash(uuid: Uuid) -> KeyHash {

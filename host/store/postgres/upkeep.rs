@@ -57,8 +57,9 @@ const TRACES: [&str; 3] = [
          WHERE NOT EXISTS (SELECT 1 FROM inbox i WHERE i.feed = x.feed AND i.lane = x.lane AND i.n = x.n) LIMIT $1) d
      WHERE a.feed = d.feed AND a.lane = d.lane AND a.n = d.n AND a.run = d.run",
     "DELETE FROM action a USING (SELECT x.id FROM lane_floor f
-         JOIN action x ON x.feed = f.feed AND x.lane = f.lane AND x.n <= f.floor AND x.result IS NOT NULL
-         WHERE NOT EXISTS (SELECT 1 FROM inbox i WHERE i.feed = x.feed AND i.lane = x.lane AND i.n = x.n) LIMIT $1) d WHERE a.id = d.id",
+         JOIN action x ON x.feed = f.feed AND x.lane = f.lane AND x.n <= f.floor AND x.open = 0
+         WHERE NOT EXISTS (SELECT 1 FROM inbox i WHERE i.feed = x.feed AND i.lane = x.lane AND i.n = ANY(coalesce(x.ns, ARRAY[x.n])))
+         LIMIT $1) d WHERE a.id = d.id",
     "DELETE FROM settled_range r USING (SELECT x.feed, x.lane, x.to_n, x.settlement, x.from_n, x.now_ms FROM lane_floor f
          JOIN settled_range x ON x.feed = f.feed AND x.lane = f.lane AND x.to_n <= f.floor
          WHERE NOT EXISTS (SELECT 1 FROM inbox i WHERE i.feed = x.feed AND i.lane = x.lane AND i.n BETWEEN x.from_n AND x.to_n) LIMIT $1) d

@@ -1,18 +1,134 @@
 //! Open actions with all that decides over them: the message, its row, its last outcome, and whether a later one of its key was handled.
+//! All of it is of one moment, read table by table: messages, rows and outcomes of a stretch lie side by side.
 
-use sqlx::Row;
-use sqlx::postgres::PgRow;
+use std::collections::{BTreeMap, HashMap};
 
-use super::super::rows::{MESSAGE_COLUMNS, Tables, WORK_COLUMNS, message_columns, status_of, work_columns};
-use super::super::text::plain;
-use super::super::{Postgres, Try, columns};
-use super::kind_of;
-use crate::message::FeedId;
-use crate::store::OpenAction;
+use sqlx::postgres::{PgArguments, PgConnection, Postgres as Database};
+use sqlx::query::Query;
+use sqlx::{Connection, Row};
+
+use super::super::rows::{MESSAGE_COLUMNS, Tables, message_columns, status_of, work_columns, work_row};
+use super::super::{Postgres, Try, columns, uuid_of};
+use super::asked::{Chosen, page};
+use crate::message::{FeedId, Message, Place, Status};
 use crate::store::actions::{is_whole, share};
+use crate::store::{OpenAction, WorkRow};
 
-/// Where the action's own columns begin: after those of the message and of its row.
-const AFTER: usize = MESSAGE_COLUMNS + WORK_COLUMNS;
+/// Rows `x` of a table about the messages of stretches. What lies close together is read in one go, with what lies between.
+macro_rules! of_stretches {
+    ($table:literal) => {
+        concat!(
+            "unnest($1::int[], $2::int[], $3::bigint[], $4::bigint[], $5::int[], $6::int[], $7::boolean[])
+               s(feed, lane, low, high, first, last, dense)
+             CROSS JOIN LATERAL (
+               SELECT * FROM ",
+            $table,
+            " x WHERE s.dense AND x.feed = s.feed AND x.lane = s.lane AND x.n BETWEEN s.low AND s.high
+               UNION ALL SELECT * FROM ",
+            $table,
+            " x WHERE NOT s.dense AND x.feed = s.feed AND x.lane = s.lane AND x.n = ANY(($8::bigint[])[s.first:s.last])) x"
+        )
+    };
+}
+
+/// The stretches of a page, as the statements take them.
+#[derive(Default)]
+struct Stretches {
+    feeds: Vec<i32>,
+    lanes: Vec<i32>,
+    lows: Vec<i64>,
+    highs: Vec<i64>,
+    firsts: Vec<i32>,
+    lasts: Vec<i32>,
+    dense: Vec<bool>,
+    ns: Vec<i64>,
+}
+
+impl Stretches {
+    /// Of actions in the order of their messages: those of a row are one.
+    fn of(chosen: &[Chosen<'_>]) -> Self {
+        let mut rows: BTreeMap<i64, Vec<&Chosen<'_>>> = BTreeMap::new();
+        for one in chosen {
+            rows.entry(one.of.id).or_default().push(one);
+        }
+        let mut all = Self::default();
+        for stretch in rows.into_values() {
+            let (low, high) = (stretch[0].n, stretch[stretch.len() - 1].n);
+            let first = i32::try_from(all.ns.len() + 1).unwrap_or(i32::MAX);
+            let count = i32::try_from(stretch.len()).unwrap_or(i32::MAX);
+            all.feeds.push(stretch[0].of.place.feed.0);
+            all.lanes.push(stretch[0].of.place.lane);
+            all.lows.push(low);
+            all.highs.push(high);
+            all.firsts.push(first);
+            all.lasts.push(first + count - 1);
+            all.dense.push(high - low < i64::from(count + count / 4));
+            all.ns.extend(stretch.iter().map(|one| one.n));
+        }
+        all
+    }
+
+    fn bind<'q>(&'q self, query: Query<'q, Database, PgArguments>) -> Query<'q, Database, PgArguments> {
+        query
+            .bind(&self.feeds)
+            .bind(&self.lanes)
+            .bind(&self.lows)
+            .bind(&self.highs)
+            .bind(&self.firsts)
+            .bind(&self.lasts)
+            .bind(&self.dense)
+            .bind(&self.ns)
+    }
+
+    /// Messages, with the number of the newest dropped one of their key; about `bytes_max`.
+    async fn messages(&self, connection: &mut PgConnection, bytes_max: i64) -> Try<HashMap<Place, (Message, Option<i64>)>> {
+        let query = sqlx::query(concat!(
+            "SELECT ",
+            message_columns!(),
+            ", i.newer FROM (SELECT x.*, sum(x.size) OVER (ROWS UNBOUNDED PRECEDING) AS so_far FROM ",
+            of_stretches!("inbox"),
+            ") i WHERE i.so_far - i.size < $9"
+        ));
+        let rows = self.bind(query).bind(bytes_max.max(1)).fetch_all(connection).await?;
+        let mut tables = Tables::default();
+        let mut messages = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let message = tables.message(row)?;
+            messages.insert(message.place, (message, row.try_get_unchecked(MESSAGE_COLUMNS)?));
+        }
+        Ok(messages)
+    }
+
+    /// Rows in `work`, of the highest run.
+    async fn work(&self, connection: &mut PgConnection, messages: &HashMap<Place, (Message, Option<i64>)>) -> Try<HashMap<Place, WorkRow>> {
+        let query =
+            sqlx::query(concat!("SELECT w.feed, w.lane, w.n, ", work_columns!(), " FROM (SELECT x.* FROM ", of_stretches!("work"), ") w"));
+        let mut work: HashMap<Place, WorkRow> = HashMap::new();
+        for row in self.bind(query).fetch_all(connection).await? {
+            let place = Place { feed: FeedId(row.try_get(0)?), lane: row.try_get(1)?, n: row.try_get(2)? };
+            let Some((message, _)) = messages.get(&place) else { continue };
+            let found = work_row(&row, 3, message)?;
+            if work.get(&place).is_none_or(|known| known.run < found.run) {
+                work.insert(place, found);
+            }
+        }
+        Ok(work)
+    }
+
+    /// Ends of the highest run.
+    async fn ends(&self, connection: &mut PgConnection) -> Try<HashMap<Place, (i32, Status)>> {
+        let query = sqlx::query(concat!("SELECT x.feed, x.lane, x.n, x.run, x.status FROM ", of_stretches!("outcome")));
+        let mut ends: HashMap<Place, (i32, Status)> = HashMap::new();
+        for row in self.bind(query).fetch_all(connection).await? {
+            let place = Place { feed: FeedId(row.try_get(0)?), lane: row.try_get(1)?, n: row.try_get(2)? };
+            let found: (i32, Status) = (row.try_get(3)?, status_of(row.try_get(4)?)?);
+            if ends.get(&place).is_none_or(|known| known.0 < found.0) {
+                ends.insert(place, found);
+            }
+        }
+        Ok(ends)
+    }
+}
 
 impl Postgres {
     pub(super) async fn open_once(&self, lanes: &[(FeedId, i32)], known: &[i64], rows_max: i64, bytes_max: i64) -> Try<Vec<OpenAction>> {
@@ -33,86 +149,98 @@ impl Postgres {
         lane_max: i64,
         (rows_max, bytes_max): (i64, i64),
     ) -> Try<Vec<OpenAction>> {
-        let (feeds, lanes) = columns(lanes);
-        // What superseded an action is looked for only where it would run a message again that is done: the scan goes along the inbox.
-        let rows = sqlx::query(concat!(
-            "WITH open AS (SELECT o.* FROM unnest($1::int[], $2::int[]) l(feed, lane) CROSS JOIN LATERAL (
-                 SELECT a.id, a.feed, a.lane, a.n, a.not_before_ms, a.command, a.after_n, a.kind, a.force, a.pinned, a.detail FROM action a
-                 WHERE a.feed = l.feed AND a.lane = l.lane AND a.result IS NULL
-                   AND a.not_before_ms <= (SELECT coalesce($3, (extract(epoch FROM clock_timestamp()) * 1000)::bigint))
-                   AND a.id NOT IN (SELECT unnest($4::bigint[]))
-                 ORDER BY a.not_before_ms, a.n, a.id LIMIT $7) o ORDER BY o.not_before_ms, o.feed, o.lane, o.n, o.id LIMIT $5),
-               sized AS (SELECT a.id AS action, a.not_before_ms, a.command, a.after_n, a.kind, a.force, a.pinned AS ordered, a.detail, i.*,
-                   sum(i.size) OVER (ORDER BY a.not_before_ms, a.feed, a.lane, a.n, a.id ROWS UNBOUNDED PRECEDING) AS so_far
-                 FROM open a JOIN inbox i ON i.feed = a.feed AND i.lane = a.lane AND i.n = a.n)
-             SELECT ",
-            message_columns!(),
-            ", ",
-            work_columns!(),
-            ", i.action, i.kind, i.force, i.ordered, i.detail, c.why, o.run, o.status, i.n <= l.cursor,
-               CASE WHEN w.n IS NULL AND i.n <= l.cursor AND NOT i.force AND i.kind IN (0, 1, 5, 6) AND i.newer > coalesce(i.after_n, i.n)
-                 THEN i.newer ELSE s2.n END
-             FROM sized i JOIN lane l ON l.feed = i.feed AND l.lane = i.lane
-             LEFT JOIN command c ON c.id = i.command
-             LEFT JOIN LATERAL (
-               SELECT * FROM work x WHERE x.feed = i.feed AND x.lane = i.lane AND x.n = i.n ORDER BY x.run DESC LIMIT 1) w ON true
-             LEFT JOIN LATERAL (
-               SELECT x.run, x.status FROM outcome x WHERE x.feed = i.feed AND x.lane = i.lane AND x.n = i.n ORDER BY x.run DESC LIMIT 1
-             ) o ON true
-             LEFT JOIN LATERAL (
-               SELECT x.n FROM inbox x
-               WHERE w.n IS NULL AND coalesce(i.after_n, i.n) < l.cursor AND i.n <= l.cursor AND NOT i.force AND i.kind IN (0, 1, 5, 6)
-                 AND x.feed = i.feed AND x.lane = i.lane AND x.n > coalesce(i.after_n, i.n) AND x.n <= l.cursor AND x.key_hash = i.key_hash
-                 AND (SELECT max(y.run) FROM work y WHERE y.feed = x.feed AND y.lane = x.lane AND y.n = x.n) IS NULL
-                 AND coalesce((SELECT y.status FROM outcome y WHERE y.feed = x.feed AND y.lane = x.lane AND y.n = x.n
-                   ORDER BY y.run DESC LIMIT 1), 1) = 1
-               ORDER BY x.n LIMIT 1
-             ) s2 ON true
-             WHERE i.so_far - i.size < $6 ORDER BY i.not_before_ms, i.feed, i.lane, i.n, i.action"
-        ))
-        .bind(feeds)
-        .bind(lanes)
-        .bind(self.clock.fixed_ms())
-        .bind(known)
-        .bind(rows_max)
-        .bind(bytes_max.max(1))
-        .bind(lane_max)
-        .fetch_all(self.pool().await?)
-        .await?;
-        let mut tables = Tables::default();
-        rows.iter().map(|row| open_action(&mut tables, row)).collect()
+        let mut connection = self.pool().await?.acquire().await?;
+        let mut transaction = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let asked = self.asked(&mut transaction, lanes, known, lane_max).await?;
+        let chosen = page(&asked, known, lane_max, rows_max);
+        if chosen.is_empty() {
+            transaction.rollback().await?;
+            return Ok(Vec::new());
+        }
+        let stretches = Stretches::of(&chosen);
+        let messages = stretches.messages(&mut transaction, bytes_max).await?;
+        let work = stretches.work(&mut transaction, &messages).await?;
+        let ends = stretches.ends(&mut transaction).await?;
+        let cursors = cursors(&mut transaction, lanes).await?;
+        let (mut open, mut contested) = (Vec::with_capacity(chosen.len()), Vec::new());
+        for one in &chosen {
+            let place = one.place();
+            let Some((message, newer)) = messages.get(&place) else { continue };
+            let cursor = cursors.get(&(place.feed, place.lane)).copied().unwrap_or_default();
+            let (row, passed) = (work.get(&place).cloned(), place.n <= cursor);
+            let after_n = one.of.after_n.unwrap_or(place.n);
+            // Only a done message that would run again can be superseded.
+            let yields = passed && row.is_none() && one.of.yields();
+            let superseded_by = newer.filter(|newer| yields && *newer > after_n);
+            if yields && superseded_by.is_none() && after_n < cursor {
+                contested.push(Later { of: open.len(), place, after_n, cursor, key_hash: uuid_of(message.key_hash) });
+            }
+            open.push(OpenAction {
+                id: one.id,
+                kind: one.of.kind,
+                force: one.of.force,
+                pinned: one.of.pinned,
+                detail: one.of.detail.clone(),
+                why: one.of.why.clone(),
+                message: message.clone(),
+                row,
+                last: ends.get(&place).copied(),
+                passed,
+                superseded_by,
+            });
+        }
+        for (of, n) in later(&mut transaction, &contested).await? {
+            open[of].superseded_by = Some(n);
+        }
+        transaction.rollback().await?;
+        Ok(open)
     }
 }
 
-fn open_action(tables: &mut Tables, row: &PgRow) -> Try<OpenAction> {
-    let (message, work) = match row.try_get::<Option<i32>, _>(MESSAGE_COLUMNS)? {
-        None => (tables.message(row)?, None),
-        Some(_) => {
-            let found = tables.work_message(row)?;
-            (found.message, Some(found.row))
-        }
-    };
-    let last = match row.try_get::<Option<i32>, _>(AFTER + 6)? {
-        None => None,
-        Some(run) => Some((run, status_of(row.try_get(AFTER + 7)?)?)),
-    };
-    Ok(OpenAction {
-        id: row.try_get(AFTER)?,
-        kind: kind_of(row.try_get(AFTER + 1)?)?,
-        force: row.try_get(AFTER + 2)?,
-        pinned: row.try_get(AFTER + 3)?,
-        detail: row.try_get::<Option<String>, _>(AFTER + 4)?.map(plain),
-        why: row.try_get::<Option<String>, _>(AFTER + 5)?.map(plain).unwrap_or_default(),
-        message,
-        row: work,
-        last,
-        passed: row.try_get(AFTER + 8)?,
-        superseded_by: row.try_get(AFTER + 9)?,
-    })
+async fn cursors(connection: &mut PgConnection, lanes: &[(FeedId, i32)]) -> Try<HashMap<(FeedId, i32), i64>> {
+    let (feeds, lanes) = columns(lanes);
+    let rows: Vec<(i32, i32, i64)> = sqlx::query_as(
+        "SELECT l.feed, l.lane, l.cursor FROM unnest($1::int[], $2::int[]) o(feed, lane) JOIN lane l ON l.feed = o.feed AND l.lane = o.lane",
+    )
+    .bind(feeds)
+    .bind(lanes)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|(feed, lane, cursor)| ((FeedId(feed), lane), cursor)).collect())
 }
 
-/// The codes that the statement names by their numbers.
-const _: () = {
-    use crate::store::ActionKind::{Replay, Restart, Retry, Revisit};
-    assert!(Retry as i16 == 0 && Restart as i16 == 1 && Replay as i16 == 5 && Revisit as i16 == 6);
-};
+/// An open action, by its index, whose key may have a handled message above `after_n`. What stands in `work` is not handled yet.
+struct Later {
+    of: usize,
+    place: Place,
+    after_n: i64,
+    cursor: i64,
+    key_hash: uuid::Uuid,
+}
+
+/// The numbers of the first such messages, where there is one. The scan goes along the inbox.
+async fn later(connection: &mut PgConnection, asked: &[Later]) -> Try<Vec<(usize, i64)>> {
+    if asked.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows: Vec<(i64, i64)> = sqlx::query_as(
+        "SELECT r.position, x.n FROM unnest($1::int[], $2::int[], $3::bigint[], $4::bigint[], $5::uuid[]) WITH ORDINALITY
+           r(feed, lane, after_n, cursor, key_hash, position)
+         CROSS JOIN LATERAL (
+           SELECT x.n FROM inbox x
+           WHERE x.feed = r.feed AND x.lane = r.lane AND x.n > r.after_n AND x.n <= r.cursor AND x.key_hash = r.key_hash
+             AND (SELECT max(y.run) FROM work y WHERE y.feed = x.feed AND y.lane = x.lane AND y.n = x.n) IS NULL
+             AND coalesce((SELECT y.status FROM outcome y WHERE y.feed = x.feed AND y.lane = x.lane AND y.n = x.n
+               ORDER BY y.run DESC LIMIT 1), 1) = 1
+           ORDER BY x.n LIMIT 1) x",
+    )
+    .bind(asked.iter().map(|one| one.place.feed.0).collect::<Vec<_>>())
+    .bind(asked.iter().map(|one| one.place.lane).collect::<Vec<_>>())
+    .bind(asked.iter().map(|one| one.after_n).collect::<Vec<_>>())
+    .bind(asked.iter().map(|one| one.cursor).collect::<Vec<_>>())
+    .bind(asked.iter().map(|one| one.key_hash).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?;
+    let index = |position: i64| usize::try_from(position - 1).expect("positions count from 1");
+    Ok(rows.into_iter().map(|(position, n)| (asked[index(position)].of, n)).collect())
+}

@@ -6,7 +6,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Row};
 use uuid::Uuid;
 
-use super::super::actions::audited;
+use super::super::actions::{audited, write_actions};
 use super::super::rows::status_of;
 use super::super::text::stored;
 use super::super::{Postgres, Try};
@@ -92,7 +92,7 @@ impl Postgres {
         let objects = [object(found.number), object(found.order_number.unwrap_or(found.number))];
         let rows = sqlx::query(
             "SELECT c.id, c.kind, c.object, c.by_whom, c.why, c.at_ms, c.messages,
-               (SELECT count(*) FROM action a WHERE a.command = c.id AND a.result IS NULL)
+               (SELECT coalesce(sum(a.open), 0) FROM action a WHERE a.command = c.id)
              FROM command c WHERE c.object = ANY($1) ORDER BY c.at_ms, c.id",
         )
         .bind(&objects[..])
@@ -132,13 +132,15 @@ async fn ask(
     states: &[Status],
     fresh: bool,
 ) -> Try<u64> {
-    let done = sqlx::query(
-        "INSERT INTO action (command, feed, lane, n, not_before_ms, kind, force)
-         SELECT $2, p.feed, p.lane, p.n, $3, $4, false FROM (
+    let parts: i64 = sqlx::query_scalar(concat!(
+        "WITH told AS (SELECT $2 AS command, NULL::bigint AS pinned, $4 AS kind, false AS force),
+         asked AS (SELECT p.feed, p.lane, p.n, NULL::bigint AS after_n, $3::bigint AS not_before_ms FROM (
            SELECT DISTINCT w.feed, w.lane, w.n FROM work w WHERE w.delivery = $1 AND w.status = ANY($5)
            UNION SELECT i.feed, i.lane, i.n FROM lane l JOIN inbox i ON i.feed = l.feed AND i.lane = l.lane AND i.n > l.cursor
-             WHERE $6 AND l.feed = $7 AND i.delivery = $1) p ORDER BY p.feed, p.lane, p.n",
-    )
+             WHERE $6 AND l.feed = $7 AND i.delivery = $1) p), written AS (",
+        write_actions!(),
+        ") SELECT coalesce(sum(open), 0) FROM written"
+    ))
     .bind(delivery.number)
     .bind(command)
     .bind(now_ms)
@@ -146,7 +148,7 @@ async fn ask(
     .bind(states.iter().map(|status| status.code()).collect::<Vec<_>>())
     .bind(fresh)
     .bind(delivery.feed.0)
-    .execute(connection)
+    .fetch_one(connection)
     .await?;
-    Ok(done.rows_affected())
+    Ok(u64::try_from(parts).unwrap_or_default())
 }
