@@ -194,7 +194,11 @@ async fn claim(app: &App, host: &Host, every: Duration, owned: watch::Sender<Own
                     changed
                 });
             }
-            Err(error) => tracing::warn!(error = %Chain(&error), "nothing could be claimed"),
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "nothing could be claimed");
+                // Asked for again at once: nothing may change its owner until then.
+                known = None;
+            }
         }
         tokio::select! {
             () = stop.cancelled() => {}

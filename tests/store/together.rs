@@ -34,6 +34,34 @@ async fn living_hosts_share_lanes_and_a_leaver_gives_them_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_joins_during_a_claim_stays() {
+    let rig = Rig::postgres().await;
+    let first = rig.owner().await;
+    let other = rig.door().await;
+    let second = other.join("second", LEASE_MS).await.unwrap();
+    other.claim(&second, &first.wanted()).await.unwrap();
+    // The claim has read who lives, and waits for lanes that it wants to give away.
+    let lock = connection_of(&rig, &second, "BEGIN; SELECT lane FROM lane FOR UPDATE").await;
+    let claiming = tokio::spawn({
+        let (store, host, wanted) = (first.store.clone(), first.host.clone(), first.wanted());
+        async move { store.claim(&host, &wanted).await }
+    });
+    let mut looking = connection_of(&rig, &second, "SELECT 1").await;
+    let waits =
+        "SELECT EXISTS (SELECT 1 FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND a.application_name = $1)";
+    let name = format!("tolk/{}", first.host.id);
+    while !sqlx::query_scalar::<_, bool>(waits).bind(&name).fetch_one(&mut looking).await.unwrap() {
+        tokio::task::yield_now().await;
+    }
+    let newcomer = rig.door().await;
+    let third = newcomer.join("third", LEASE_MS).await.unwrap();
+    drop(lock);
+    let kept = claiming.await.unwrap().unwrap();
+    assert_eq!(kept.lanes.len(), usize::from(LANES) / 2, "half goes to the second, who was there");
+    assert!(newcomer.renew(&third, LEASE_MS).await.unwrap(), "the third host's lease is gone");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_of_owner_is_seen_without_a_claim() {
     let rig = Rig::postgres().await;
     let first = rig.owner().await;

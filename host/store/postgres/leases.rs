@@ -126,11 +126,14 @@ impl Postgres {
         move_feeds(&mut transaction, host.id, &living).await?;
         move_lanes(&mut transaction, host.id, &living).await?;
         move_targets(&mut transaction, host.id, &living).await?;
+        // By its lease: who joined since the living were read is not among them.
         sqlx::query(
-            "DELETE FROM host h WHERE NOT h.id = ANY($1) AND NOT EXISTS (SELECT 1 FROM feed WHERE owner = h.id)
-               AND NOT EXISTS (SELECT 1 FROM lane WHERE owner = h.id) AND NOT EXISTS (SELECT 1 FROM target_cursor WHERE owner = h.id)",
+            "DELETE FROM host h WHERE h.lease_until_ms <= coalesce($1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+               AND NOT EXISTS (SELECT 1 FROM feed WHERE owner = h.id) AND NOT EXISTS (SELECT 1 FROM lane WHERE owner = h.id)
+               AND NOT EXISTS (SELECT 1 FROM target_cursor WHERE owner = h.id) AND h.id <> $2",
         )
-        .bind(living.iter().map(|alive| alive.id).collect::<Vec<_>>())
+        .bind(self.clock.fixed_ms())
+        .bind(host.id)
         .execute(&mut *transaction)
         .await?;
         let owned = owned(&mut transaction, host.id).await?;
