@@ -15,9 +15,10 @@ CREATE TABLE command (
 CREATE INDEX command_at ON command (at_ms);
 
 -- What is asked of messages; the owner of their lane applies it inside its settlements. A row is about one message, or about a stretch of a
--- lane: then n is its first, last_n its last, ns all of them in order, at most 1,000. open: how many of them it has not been applied to.
--- kind, result: codes of host/store/actions.rs. after_n: only later messages of the key above it supersede (null: above the message itself).
--- result, became (the message's status afterwards), applied_ms, settlement: of one message; those of a stretch stand in action_done.
+-- lane: then n is its first, last_n its last, ns all of them in order, at most 200, which a row holds without a second place for them.
+-- open: how many of them it has not been applied to. kind, result: codes of host/store/actions.rs. after_n: only later messages of the key
+-- above it supersede (null: above the message itself). result, became (the message's status afterwards), applied_ms, settlement: of one
+-- message; those of a stretch stand in action_done.
 CREATE TABLE action (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   command uuid,
@@ -38,8 +39,6 @@ CREATE TABLE action (
   detail text,
   ns bigint[]
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
--- Numbers in order gain little from compression, and packing them costs more than writing them.
-ALTER TABLE action ALTER COLUMN ns SET STORAGE EXTERNAL;
 -- With the id, so that a page of a lane is read in order and no further.
 CREATE INDEX action_open ON action (feed, lane, not_before_ms, n, id) WHERE open > 0;
 -- So that what is open of a large command is counted quickly.
@@ -54,7 +53,7 @@ CREATE TABLE action_done (
   applied_ms bigint NOT NULL,
   result smallint NOT NULL,
   became smallint NOT NULL,
-  which bit(1000) NOT NULL,
+  which bit(200) NOT NULL,
   PRIMARY KEY (action, settlement, result, became)
 );
 

@@ -132,26 +132,14 @@ impl Stretches {
 
 impl Postgres {
     pub(super) async fn open_once(&self, lanes: &[(FeedId, i32)], known: &[i64], rows_max: i64, bytes_max: i64) -> Try<Vec<OpenAction>> {
-        let share = share(lanes.len(), rows_max);
-        let found = self.open_of_lanes(lanes, known, share, (rows_max, bytes_max)).await?;
-        let bytes: usize = found.iter().map(|action| action.message.size()).sum();
-        if is_whole(found.len(), share, rows_max) || i64::try_from(bytes).unwrap_or(i64::MAX) >= bytes_max {
-            return Ok(found);
-        }
-        self.open_of_lanes(lanes, known, rows_max, (rows_max, bytes_max)).await
-    }
-
-    /// Of each lane at most `lane_max`.
-    async fn open_of_lanes(
-        &self,
-        lanes: &[(FeedId, i32)],
-        known: &[i64],
-        lane_max: i64,
-        (rows_max, bytes_max): (i64, i64),
-    ) -> Try<Vec<OpenAction>> {
         let mut connection = self.pool().await?.acquire().await?;
         let mut transaction = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        let asked = self.asked(&mut transaction, lanes, known, lane_max).await?;
+        let mut lane_max = share(lanes.len(), rows_max);
+        let mut asked = self.asked(&mut transaction, lanes, known, lane_max).await?;
+        if !is_whole(page(&asked, known, lane_max, rows_max).len(), lane_max, rows_max) {
+            lane_max = rows_max;
+            asked = self.asked(&mut transaction, lanes, known, lane_max).await?;
+        }
         let chosen = page(&asked, known, lane_max, rows_max);
         if chosen.is_empty() {
             transaction.rollback().await?;

@@ -1,4 +1,4 @@
-//! How actions are kept: a row of `action` is about one message or a stretch of a lane, at most 1,000 messages, so that asking something of
+//! How actions are kept: a row of `action` is about one message or a stretch of a lane, at most 200 messages, so that asking something of
 //! very many costs little more than choosing them. Each of them has an action's number of its own; what became of it is a bit of `action_done`.
 
 use std::collections::BTreeMap;
@@ -30,7 +30,7 @@ macro_rules! write_actions {
            x.not_before_ms, t.command, t.pinned, t.kind, t.force
          FROM (
            SELECT feed, lane, after_n, not_before_ms, min(n) AS n, max(n) AS last_n, count(*)::int AS messages, array_agg(n ORDER BY n) AS ns
-           FROM (SELECT *, (row_number() OVER (PARTITION BY feed, lane, after_n, not_before_ms ORDER BY n) - 1) / 1000 AS stretch FROM asked) y
+           FROM (SELECT *, (row_number() OVER (PARTITION BY feed, lane, after_n, not_before_ms ORDER BY n) - 1) / 200 AS stretch FROM asked) y
            GROUP BY feed, lane, after_n, not_before_ms, stretch) x
          CROSS JOIN told t ORDER BY x.not_before_ms, x.feed, x.lane, x.n
          RETURNING open"
@@ -42,8 +42,8 @@ pub(in crate::store::postgres) use write_actions;
 /// bits, results and statuses.
 const APPLY: &str = "
     WITH r AS MATERIALIZED (
-        SELECT r.action, r.result, r.became, a.last_n IS NULL AS one, r.which::bit(1000) & ~coalesce(
-          (SELECT bit_or(d.which) FROM action_done d WHERE d.action = r.action), B'0'::bit(1000)) AS which
+        SELECT r.action, r.result, r.became, a.last_n IS NULL AS one, r.which::bit(200) & ~coalesce(
+          (SELECT bit_or(d.which) FROM action_done d WHERE d.action = r.action), B'0'::bit(200)) AS which
         FROM unnest($3::bigint[], $4::text[], $5::smallint[], $6::smallint[]) r(action, which, result, became)
         JOIN action a ON a.id = r.action AND a.open > 0),
       done AS (
@@ -56,7 +56,7 @@ const APPLY: &str = "
     FROM (SELECT action, sum(bit_count(which))::int AS messages FROM r WHERE NOT one GROUP BY action) r WHERE a.id = r.action";
 
 /// Messages of a row at most: the bits of `action_done.which`.
-const STRETCH_MAX: usize = 1_000;
+const STRETCH_MAX: usize = 200;
 
 /// Notes what became of actions; each once.
 pub(in crate::store::postgres) async fn apply(connection: &mut PgConnection, number: i64, now_ms: i64, applied: &[Applied]) -> Try<()> {
