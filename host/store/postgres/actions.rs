@@ -37,16 +37,17 @@ const NEWEST_OF_KEY: &str = "SELECT k.feed, k.lane, k.last AS n, CASE WHEN k.new
      ) u GROUP BY feed, lane, key_hash) k
    JOIN lane_tail t ON t.feed = k.feed AND t.lane = k.lane WHERE k.last IS NOT NULL";
 /// Every row of a chosen key from the first chosen one on; they run in order, so that none of them supersedes another. Where all rows of the
-/// lanes are chosen there is nothing to look for.
+/// lanes are chosen there is nothing to look for. No join of what is chosen: planners take it for few, and would walk it once for each row.
 const ALL_OF_KEY: &str = "SELECT k.feed, k.lane, k.n, t.tail AS after_n FROM (
      SELECT feed, lane, n FROM picked WHERE (SELECT whole FROM seen)
      UNION ALL SELECT feed, lane, n FROM (
-       SELECT x.feed, x.lane, x.n, min(p.n) OVER (PARTITION BY x.key_hash, x.feed, x.lane) AS first
-       FROM (SELECT feed, lane, min(n) AS first FROM picked GROUP BY feed, lane) l
-       JOIN inbox x ON x.feed = l.feed AND x.lane = l.lane AND x.n >= l.first
-       LEFT JOIN picked p ON p.feed = x.feed AND p.lane = x.lane AND p.n = x.n
-       WHERE NOT (SELECT whole FROM seen)
-     ) y WHERE y.n >= y.first) k
+       SELECT feed, lane, n, chosen, min(CASE WHEN chosen THEN n END) OVER (PARTITION BY key_hash, feed, lane) AS first FROM (
+         SELECT feed, lane, key_hash, n, true AS chosen FROM picked WHERE NOT (SELECT whole FROM seen)
+         UNION ALL SELECT x.feed, x.lane, x.key_hash, x.n, false
+         FROM (SELECT feed, lane, min(n) AS first FROM picked GROUP BY feed, lane) l
+         JOIN inbox x ON x.feed = l.feed AND x.lane = l.lane AND x.n >= l.first
+         WHERE NOT (SELECT whole FROM seen)
+       ) u) y WHERE NOT y.chosen AND y.n >= y.first) k
    JOIN lane_tail t ON t.feed = k.feed AND t.lane = k.lane";
 /// Whether the chosen messages are all rows of their lanes from the first chosen one on.
 const SEEN: &str = "), seen AS MATERIALIZED (SELECT (SELECT count(*) FROM picked) = (
