@@ -44,7 +44,7 @@ pub async fn run(connection: &mut PgConnection, rows: &[InboxRow], house: &House
             .await
             .unwrap();
         }
-        sqlx::query("UPDATE inbox SET status = 1 WHERE feed = $1 AND lane = $2 AND n = $3")
+        sqlx::query("UPDATE inbox_1 SET status = 1 WHERE feed = $1 AND lane = $2 AND n = $3")
             .bind(row.feed)
             .bind(row.lane)
             .bind(row.n)
@@ -58,7 +58,7 @@ pub async fn run(connection: &mut PgConnection, rows: &[InboxRow], house: &House
 
 async fn insert_inbox(connection: &mut PgConnection, row: &InboxRow) {
     sqlx::query(
-        "INSERT INTO inbox (feed, lane, n, source_offset, received_ms, timestamp_ms, source_partition, size, id, key_hash, status,
+        "INSERT INTO inbox_1 (feed, lane, n, source_offset, received_ms, timestamp_ms, source_partition, size, id, key_hash, status,
            source_table, ordering_key, key, headers, payload, code, reason)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, $11, $12, $13, $14, $15, NULL, NULL)",
     )
