@@ -1,7 +1,7 @@
 //! How the engine does what operators ask of messages: what is in hand ends at its next step, what stands in `work` gets another row, what is
 //! done runs again behind nobody newer. Every result is part of a settlement, so that it cannot race with the message itself.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -75,6 +75,8 @@ pub struct Desk {
     /// Messages taken in hand since the last question, while it matters: they may have been handled meanwhile.
     recent: Option<Newest>,
     track: bool,
+    /// Keys of a page with a message that cannot run again yet: the later ones of the key wait with it, to keep their order.
+    left: HashSet<BlockedKey>,
 }
 
 impl Desk {
@@ -100,6 +102,13 @@ impl Desk {
     /// An action is settled.
     pub(super) fn done(&mut self, id: i64) {
         self.known.remove(&id);
+    }
+}
+
+impl OpenAction {
+    fn key(&self) -> BlockedKey {
+        let Place { feed, lane, .. } = self.message.place;
+        BlockedKey { feed, lane, key_hash: self.message.key_hash }
     }
 }
 
@@ -158,6 +167,7 @@ impl Engine {
             self.desk.asked = None;
         }
         let unsettled = self.unsettled(!opened.actions.is_empty());
+        self.desk.left.clear();
         let mut track = false;
         for action in opened.actions {
             let place = action.message.place;
@@ -190,7 +200,9 @@ impl Engine {
         match self.in_hand(&place) {
             Stand::Run(seq) => self.order_in_hand(seq, &action),
             // Its settlement is under way: the next question finds what became of it.
-            Stand::Finished => {}
+            Stand::Finished => {
+                self.desk.left.insert(action.key());
+            }
             Stand::No if !action.passed => self.order_ahead(&action),
             Stand::No => match action.row.clone() {
                 Some(row) => self.act_on_row(action, row),
@@ -359,13 +371,14 @@ impl Engine {
             self.answer(action.id, place, ActionResult::NotNeeded, status);
             return false;
         }
-        let key = BlockedKey { feed: place.feed, lane: place.lane, key_hash: action.message.key_hash };
+        let key = action.key();
         // Only older ones that run again themselves may stand before it.
         let alone = self.lanes.line(&key).is_none_or(|chain| {
             let older = |seq: &Seq| self.runs.get(seq).is_some_and(|run| run.errand.is_some() && run.message.place.n < place.n);
             chain.line.iter().all(older)
         });
-        if !alone || unsettled.is_newer(&key, place.n) {
+        if !alone || unsettled.is_newer(&key, place.n) || self.desk.left.contains(&key) {
+            self.desk.left.insert(key);
             return true;
         }
         if self.lanes.held_back(&key) {
@@ -373,6 +386,7 @@ impl Engine {
             return false;
         }
         if !action.force && self.desk.recent.as_ref().is_none_or(|recent| recent.is_newer(&key, place.n)) {
+            self.desk.left.insert(key);
             return true;
         }
         let active = match action.pinned {
