@@ -168,6 +168,8 @@ cases! {
         open_actions_tell_how_their_message_stands
         open_actions_come_in_order_and_in_pages
         a_command_about_very_many_is_done_in_parts
+        what_is_in_hand_and_done_already_hides_nothing
+        large_messages_are_read_in_their_order
         a_later_handled_message_supersedes
         settlements_say_what_became_of_actions
         a_fenced_settlement_applies_nothing

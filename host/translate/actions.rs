@@ -162,10 +162,7 @@ impl Engine {
             Err(error) => return self.failed(error, false, false),
         };
         self.now_ms = self.now_ms.max(opened.now_ms);
-        // A full page: more may wait.
-        if opened.actions.len() as i64 >= ACTIONS_MAX {
-            self.desk.asked = None;
-        }
+        let (full, before) = (opened.actions.len() as i64 >= ACTIONS_MAX, self.desk.known.len());
         let unsettled = self.unsettled(!opened.actions.is_empty());
         self.desk.left.clear();
         let mut track = false;
@@ -176,7 +173,8 @@ impl Engine {
             }
             track |= self.act(action, &opened.pinned, &unsettled);
         }
-        if track && !self.desk.track {
+        // More may wait behind a full page, unless all of it waits itself.
+        if full && self.desk.known.len() > before || track && !self.desk.track {
             self.desk.asked = None;
         }
         self.desk.track = track;

@@ -201,6 +201,44 @@ pub async fn a_command_about_very_many_is_done_in_parts(rig: Rig) {
     assert!(newest_first && listed.len() as i64 == MANY);
 }
 
+pub async fn what_is_in_hand_and_done_already_hides_nothing(rig: Rig) {
+    let owner = rig.owner().await;
+    let rows: Vec<_> = (0..600).map(|offset| row(0, offset, "k")).collect();
+    owner.append(&rows).await;
+    owner.commit(owner.fetch().await.iter().map(done).collect()).await;
+    let all = Command { pick: Pick::AllOfKey, ..command(ActionKind::Replay) };
+    owner.store.command(&all, &filter(Filter::default())).await.unwrap();
+    let page = async |known: &[i64], rows| owner.store.open_actions(&owner.lanes(), known, rows, ALL.1).await.unwrap();
+    let first = page(&[], 150).await;
+    let known: Vec<i64> = first.iter().map(|action| action.id).collect();
+    let of = |action: &OpenAction| Applied { id: action.id, result: ActionResult::Applied, became: Status::Handled };
+    apply(&owner, first[..120].iter().map(of).collect()).await;
+    let next: Vec<i64> = page(&known, 100).await.iter().map(|action| action.message.place.n).collect();
+    assert_eq!(next, (151..=250).collect::<Vec<_>>());
+}
+
+pub async fn large_messages_are_read_in_their_order(rig: Rig) {
+    let owner = rig.owner().await;
+    let rows: Vec<_> = (0..500).map(|offset| row(0, offset, "k")).collect();
+    owner.append(&rows).await;
+    let messages = owner.fetch().await;
+    owner.commit(messages.iter().map(done).collect()).await;
+    let size = messages[0].size() as i64;
+    // The later command is about the earlier messages, at the same time.
+    let replay = command(ActionKind::Replay);
+    owner.store.command(&replay, &ids(&messages[300..].iter().collect::<Vec<_>>())).await.unwrap();
+    owner.store.command(&command(ActionKind::Replay), &ids(&messages[..300].iter().collect::<Vec<_>>())).await.unwrap();
+    let mut seen = Vec::new();
+    let mut known = Vec::new();
+    while seen.len() < 500 {
+        let some = owner.store.open_actions(&owner.lanes(), &known, ALL.0, 70 * size).await.unwrap();
+        assert!(!some.is_empty() && some.len() < 100, "{} of {}", some.len(), seen.len());
+        known.extend(some.iter().map(|action| action.id));
+        seen.extend(some.iter().map(|action| action.message.place.n));
+    }
+    assert_eq!(seen, (1..=500).collect::<Vec<_>>());
+}
+
 pub async fn a_later_handled_message_supersedes(rig: Rig) {
     let owner = rig.owner().await;
     let messages = owner.messages(&["k", "other", "k", "k", "k", "k"]).await;

@@ -13,9 +13,12 @@ use crate::message::{FeedId, Place};
 use crate::store::ActionKind;
 
 /// Rows of each lane that are not wholly in hand, in their order, as many as it takes for `$5` actions. `$4`, `$6`: rows of which some actions
-/// are in hand, and how many.
+/// are in hand, and which. One in hand may be done already: its settlement is committed before the host takes note of it.
 const ASKED: &str = "
-    WITH held AS MATERIALIZED (SELECT * FROM unnest($4::bigint[], $6::int[]) h(action, messages))
+    WITH held AS MATERIALIZED (
+        SELECT h.action, bit_count(h.which::bit(200) & ~coalesce(
+          (SELECT bit_or(d.which) FROM action_done d WHERE d.action = h.action), B'0'::bit(200))) AS messages
+        FROM unnest($4::bigint[], $6::text[]) h(action, which))
     SELECT o.id, o.feed, o.lane, o.n, o.ns, (SELECT bit_or(d.which) FROM action_done d WHERE d.action = o.id), o.not_before_ms, o.after_n,
       o.kind, o.force, o.pinned, o.detail, c.why
     FROM unnest($1::int[], $2::int[]) l(feed, lane) CROSS JOIN LATERAL (
@@ -123,10 +126,7 @@ impl Postgres {
         known: &[i64],
         lane_max: i64,
     ) -> Try<Vec<Asked>> {
-        let mut held: HashMap<i64, i32> = HashMap::new();
-        for id in known {
-            *held.entry(stretch::row_of(*id)).or_default() += 1;
-        }
+        let held = stretch::bits_of(known);
         let (feeds, lanes) = columns(lanes);
         let rows = sqlx::query(ASKED)
             .bind(feeds)
@@ -134,7 +134,7 @@ impl Postgres {
             .bind(self.clock.fixed_ms())
             .bind(held.keys().copied().collect::<Vec<_>>())
             .bind(lane_max)
-            .bind(held.values().copied().collect::<Vec<_>>())
+            .bind(held.into_values().collect::<Vec<_>>())
             .fetch_all(connection)
             .await?;
         let mut asked = rows.iter().map(Asked::read).collect::<Try<Vec<_>>>()?;

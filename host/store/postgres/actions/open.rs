@@ -1,7 +1,7 @@
 //! Open actions with all that decides over them: the message, its row, its last outcome, and whether a later one of its key was handled.
 //! All of it is of one moment, read table by table: messages, rows and outcomes of a stretch lie side by side.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use sqlx::postgres::{PgArguments, PgConnection, Postgres as Database};
 use sqlx::query::Query;
@@ -19,7 +19,7 @@ macro_rules! of_stretches {
     ($table:literal) => {
         concat!(
             "unnest($1::int[], $2::int[], $3::bigint[], $4::bigint[], $5::int[], $6::int[], $7::boolean[])
-               s(feed, lane, low, high, first, last, dense)
+               WITH ORDINALITY s(feed, lane, low, high, first, last, dense, position)
              CROSS JOIN LATERAL (
                SELECT * FROM ",
             $table,
@@ -45,14 +45,10 @@ struct Stretches {
 }
 
 impl Stretches {
-    /// Of actions in the order of their messages: those of a row are one.
+    /// Of actions in their order: those of a row that follow each other are one.
     fn of(chosen: &[Chosen<'_>]) -> Self {
-        let mut rows: BTreeMap<i64, Vec<&Chosen<'_>>> = BTreeMap::new();
-        for one in chosen {
-            rows.entry(one.of.id).or_default().push(one);
-        }
         let mut all = Self::default();
-        for stretch in rows.into_values() {
+        for stretch in chosen.chunk_by(|one, next| one.of.id == next.of.id) {
             let (low, high) = (stretch[0].n, stretch[stretch.len() - 1].n);
             let first = i32::try_from(all.ns.len() + 1).unwrap_or(i32::MAX);
             let count = i32::try_from(stretch.len()).unwrap_or(i32::MAX);
@@ -80,12 +76,13 @@ impl Stretches {
             .bind(&self.ns)
     }
 
-    /// Messages, with the number of the newest dropped one of their key; about `bytes_max`.
+    /// Messages, with the number of the newest dropped one of their key; about `bytes_max`, the first of them, so that none comes before an
+    /// earlier one of its key.
     async fn messages(&self, connection: &mut PgConnection, bytes_max: i64) -> Try<HashMap<Place, (Message, Option<i64>)>> {
         let query = sqlx::query(concat!(
             "SELECT ",
             message_columns!(),
-            ", i.newer FROM (SELECT x.*, sum(x.size) OVER (ROWS UNBOUNDED PRECEDING) AS so_far FROM ",
+            ", i.newer FROM (SELECT x.*, sum(x.size) OVER (ORDER BY s.position, x.n ROWS UNBOUNDED PRECEDING) AS so_far FROM ",
             of_stretches!("inbox"),
             ") i WHERE i.so_far - i.size < $9"
         ));

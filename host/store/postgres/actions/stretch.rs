@@ -58,6 +58,24 @@ const APPLY: &str = "
 /// Messages of a row at most: the bits of `action_done.which`.
 const STRETCH_MAX: usize = 200;
 
+/// Rows of actions, and which of their messages these are about, as digits.
+pub(super) fn bits_of(numbers: &[i64]) -> BTreeMap<i64, String> {
+    let mut rows = BTreeMap::new();
+    for number in numbers {
+        set(rows.entry(row_of(*number)).or_default(), *number);
+    }
+    rows.into_iter().map(|(row, bits)| (row, digits(bits))).collect()
+}
+
+fn set(bits: &mut Vec<u8>, number: i64) {
+    bits.resize(STRETCH_MAX, b'0');
+    bits[usize::try_from(number % NUMBERS).expect("numbers are positive")] = b'1';
+}
+
+fn digits(bits: Vec<u8>) -> String {
+    String::from_utf8(bits).expect("they are digits")
+}
+
 /// Notes what became of actions; each once.
 pub(in crate::store::postgres) async fn apply(connection: &mut PgConnection, number: i64, now_ms: i64, applied: &[Applied]) -> Try<()> {
     if applied.is_empty() {
@@ -66,15 +84,13 @@ pub(in crate::store::postgres) async fn apply(connection: &mut PgConnection, num
     let mut rows: BTreeMap<(i64, i16, i16), Vec<u8>> = BTreeMap::new();
     for action in applied {
         let of = (row_of(action.id), action.result.code(), action.became.code());
-        let ordinal = usize::try_from(action.id % NUMBERS).expect("numbers are positive");
-        rows.entry(of).or_insert_with(|| vec![b'0'; STRETCH_MAX])[ordinal] = b'1';
+        set(rows.entry(of).or_default(), action.id);
     }
-    let bits = rows.values().map(|bits| String::from_utf8_lossy(bits).into_owned());
     sqlx::query(APPLY)
         .bind(now_ms)
         .bind(number)
         .bind(rows.keys().map(|(action, ..)| *action).collect::<Vec<_>>())
-        .bind(bits.collect::<Vec<_>>())
+        .bind(rows.values().map(|bits| digits(bits.clone())).collect::<Vec<_>>())
         .bind(rows.keys().map(|(_, result, _)| *result).collect::<Vec<_>>())
         .bind(rows.keys().map(|(.., became)| *became).collect::<Vec<_>>())
         .execute(connection)
