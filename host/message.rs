@@ -1,14 +1,21 @@
 //! The nouns of the path's first half: what a source hands over, the inbox row it becomes, and where that row stands.
 //! Knows nothing of stores, sources or plugins.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::delivery::Piece;
+
+/// A map whose keys nobody outside can choose: numbers of ours, and hashes. Every message in hand goes through several of them.
+pub type Map<K, V> = HashMap<K, V, RandomState>;
+/// A set of such keys.
+pub type Set<K> = HashSet<K, RandomState>;
 
 /// Kafka's headers: ordered, repeated, with null values.
 pub type Headers = Vec<(String, Option<Bytes>)>;

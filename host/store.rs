@@ -28,7 +28,8 @@ use crate::message::{FeedId, KeyHash, Message, NewMessage, Place, Position, Stat
 use crate::plugin::{Binding, Cause, Output, Request, Write};
 
 pub use actions::{
-    ActionKind, ActionResult, ActionState, Actions, Applied, Audited, Command, NewRevisit, OpenAction, Pausable, Paused, Pick, Selection,
+    ActionKind, ActionResult, ActionState, Actions, Applied, Audited, Command, HandledRun, NewRevisit, OpenAction, Pausable, Paused, Pick,
+    Selection,
 };
 pub use config::{Config, masked};
 pub use deliveries::{Account, Answer, By, Deliveries, Delivery, Done, Ordered, Tended};

@@ -9,6 +9,7 @@ mod leases;
 mod ledger;
 mod messages;
 mod outputs;
+mod pages;
 mod plugins;
 mod reads;
 mod rig;
@@ -166,10 +167,6 @@ cases! {
         a_repeated_command_is_written_once
         filters_of_commands_know_keys_times_and_reasons
         open_actions_tell_how_their_message_stands
-        open_actions_come_in_order_and_in_pages
-        a_command_about_very_many_is_done_in_parts
-        what_is_in_hand_and_done_already_hides_nothing
-        large_messages_are_read_in_their_order
         a_later_handled_message_supersedes
         settlements_say_what_became_of_actions
         a_fenced_settlement_applies_nothing
@@ -183,4 +180,10 @@ cases! {
         a_replay_leaves_alone_what_a_later_message_wrote
         the_view_takes_statuses
         the_view_refuses_what_it_cannot_do;
+    pages:
+        open_actions_come_in_order_and_in_pages
+        a_command_about_very_many_is_done_in_parts
+        what_is_in_hand_and_done_already_hides_nothing
+        large_messages_are_read_in_their_order
+        a_run_that_was_simply_handled_is_known;
 }

@@ -1,6 +1,8 @@
 //! What operators ask of messages, feeds, tables and endpoints. All of it is rows: the owner of a message's lane applies what is asked of it
 //! inside its settlements, so that people, SQL and running messages cannot race. Knows nothing of how actions are applied.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use serde::Serialize;
 use uuid::Uuid;
@@ -161,13 +163,15 @@ pub struct OpenAction {
     /// What the asker left for the run: fingerprints of what was published, for a revisit.
     pub detail: Option<String>,
     /// Why, for outcomes.
-    pub why: String,
+    pub why: Arc<str>,
     /// The message.
     pub message: Message,
     /// Its row in `work`, of its highest run.
-    pub row: Option<WorkRow>,
-    /// The outcome row of its highest run. None for one that was simply handled, or is not done.
+    pub row: Option<Box<WorkRow>>,
+    /// The end of its highest run. None for one that was simply handled at its first, or is not done.
     pub last: Option<(i32, Status)>,
+    /// Whether a run of it that is simply handled needs no outcome: the action takes its provenance ([`Applied::handled`]).
+    pub plain: bool,
     /// Whether the lane's cursor has passed it.
     pub passed: bool,
     /// The number of a later message of its key that was handled (above the action's own horizon). Looked for only where the message is done
@@ -184,6 +188,19 @@ pub struct Applied {
     pub result: ActionResult,
     /// The message's status afterwards.
     pub became: Status,
+    /// The run it led to, where that was simply handled and has no outcome of its own.
+    pub handled: Option<HandledRun>,
+}
+
+/// A run of a done message that was simply handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HandledRun {
+    /// Its number.
+    pub run: i32,
+    /// What it was translated with.
+    pub activation: i64,
+    /// The message's `now`, milliseconds since 1970.
+    pub now_ms: i64,
 }
 
 /// A revisit that a handled message asks for.

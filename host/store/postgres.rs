@@ -88,6 +88,8 @@ pub async fn open(config: &Config, clock: Clock) -> Result<Postgres> {
             ("enable_seqscan", "off"),
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
+            // What is looked up is hardly ever looked up twice, and messages are large to keep.
+            ("enable_memoize", "off"),
         ]);
     let socket = options.get_socket().is_some() || options.get_host().starts_with('/');
     let pool =

@@ -1,7 +1,7 @@
 //! How the engine does what operators ask of messages: what is in hand ends at its next step, what stands in `work` gets another row, what is
 //! done runs again behind nobody newer. Every result is part of a settlement, so that it cannot race with the message itself.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,13 +11,13 @@ use super::lanes::Open;
 use super::revisit;
 use super::run::{Finished, InHand, Run, Seq};
 use super::settle::Settling;
-use crate::message::{Place, Status};
+use crate::message::{Map, Place, Set, Status};
 use crate::plugin::Cause;
 use crate::registry::Active;
-use crate::store::{self, ActionKind, ActionResult, Applied, BlockedKey, End, OpenAction, Settled, WorkRow};
+use crate::store::{self, ActionKind, ActionResult, Applied, BlockedKey, End, HandledRun, OpenAction, Settled, WorkRow};
 
 /// Actions that are read at one time.
-const ACTIONS_MAX: i64 = 4_000;
+const ACTIONS_MAX: i64 = 8_000;
 
 /// What is asked of a message in hand: it ends so at its next step.
 #[derive(Clone, Debug)]
@@ -37,6 +37,8 @@ pub struct Errand {
     pub id: i64,
     /// Fingerprints of what was published before, where only what changed goes out.
     pub published: Option<revisit::Published>,
+    /// Whether it needs no outcome where it is simply handled.
+    pub plain: bool,
 }
 
 /// Actions that came back, with the plugins that some were told to run with.
@@ -48,7 +50,7 @@ pub(super) struct Opened {
 
 /// The newest of some messages of each key. An older one may run again before them, not after.
 #[derive(Default)]
-struct Newest(HashMap<BlockedKey, i64>);
+struct Newest(Map<BlockedKey, i64>);
 
 impl Newest {
     fn note(&mut self, key: BlockedKey, n: i64) {
@@ -65,9 +67,9 @@ impl Newest {
 #[derive(Default)]
 pub struct Desk {
     /// Actions in hand, and of which message.
-    known: HashMap<i64, Place>,
+    known: Map<i64, Place>,
     /// What is asked of messages that are not fetched yet.
-    ahead: HashMap<Place, Ordered>,
+    ahead: Map<Place, Ordered>,
     /// Results without a message in the settlement.
     pub(super) applied: Vec<(Applied, Place)>,
     asking: bool,
@@ -76,7 +78,7 @@ pub struct Desk {
     recent: Option<Newest>,
     track: bool,
     /// Keys of a page with a message that cannot run again yet: the later ones of the key wait with it, to keep their order.
-    left: HashSet<BlockedKey>,
+    left: Set<BlockedKey>,
 }
 
 impl Desk {
@@ -203,7 +205,7 @@ impl Engine {
             }
             Stand::No if !action.passed => self.order_ahead(&action),
             Stand::No => match action.row.clone() {
-                Some(row) => self.act_on_row(action, row),
+                Some(row) => self.act_on_row(action, *row),
                 None => return self.act_on_done(action, pinned, unsettled),
             },
         }
@@ -230,7 +232,7 @@ impl Engine {
                 if run.ordered.is_some() || run.errand.is_some() {
                     return;
                 }
-                run.ordered = Some(Ordered { id: action.id, kind: action.kind, why: action.why.clone() });
+                run.ordered = Some(Ordered { id: action.id, kind: action.kind, why: action.why.to_string() });
                 self.desk.known.insert(action.id, place);
                 if self.is_first(seq) {
                     self.finish_ordered(seq);
@@ -246,7 +248,7 @@ impl Engine {
         match action.kind {
             ActionKind::Ignore | ActionKind::Stop | ActionKind::Finish => {
                 self.desk.known.insert(action.id, place);
-                let ordered = Ordered { id: action.id, kind: action.kind, why: action.why.clone() };
+                let ordered = Ordered { id: action.id, kind: action.kind, why: action.why.to_string() };
                 if let Some(before) = self.desk.ahead.insert(place, ordered) {
                     self.answer(before.id, place, ActionResult::NotNeeded, Status::Pending);
                 }
@@ -267,7 +269,7 @@ impl Engine {
 
     fn answer(&mut self, id: i64, place: Place, result: ActionResult, became: Status) {
         self.desk.known.insert(id, place);
-        self.desk.applied.push((Applied { id, result, became }, place));
+        self.desk.applied.push((Applied { id, result, became, handled: None }, place));
         self.first_finished.get_or_insert_with(Instant::now);
     }
 
@@ -299,11 +301,11 @@ impl Engine {
             ActionKind::Stop => {
                 let feed = &self.feeds[&place.feed];
                 let blocks = judge::blocks(feed, &action.message.table, Status::Stopped);
-                let reason = action.why.clone();
+                let reason = action.why.to_string();
                 Ok(WorkRow { status: Status::Stopped, blocks, code: "stopped".to_owned(), reason, ..fresh() })
             }
-            ActionKind::Ignore => Err((ActionResult::Applied, (Status::Ignored, "operator".to_owned(), action.why.clone()))),
-            ActionKind::Finish => Err((ActionResult::Applied, (Status::Finished, "operator".to_owned(), action.why.clone()))),
+            ActionKind::Ignore => Err((ActionResult::Applied, (Status::Ignored, "operator".to_owned(), action.why.to_string()))),
+            ActionKind::Finish => Err((ActionResult::Applied, (Status::Finished, "operator".to_owned(), action.why.to_string()))),
         };
         let mut settled = Settled { run: row.run, activation: None, had_work: true, ..Settled::of(&action.message) };
         let (result, became) = match changed {
@@ -341,7 +343,7 @@ impl Engine {
                 settled.end = Some(End {
                     status: became,
                     code: "operator".to_owned(),
-                    reason: action.why.clone(),
+                    reason: action.why.to_string(),
                     attempts: 0,
                     activation: None,
                     now_ms: self.now_ms,
@@ -406,7 +408,7 @@ impl Engine {
             ActionKind::Retry | ActionKind::Restart => Cause::Retry,
             _ => Cause::Replay,
         };
-        run.errand = Some(Errand { id: action.id, published });
+        run.errand = Some(Errand { id: action.id, published, plain: action.plain });
         run.pinned = action.pinned;
         if let Some(active) = active {
             self.pin(&mut run, active);
@@ -455,7 +457,7 @@ impl Engine {
         let blocks = settled.work.as_ref().is_some_and(|row| row.blocks);
         self.lanes.hold(place, seq);
         self.desk.known.insert(action.id, place);
-        self.desk.applied.push((Applied { id: action.id, result, became }, place));
+        self.desk.applied.push((Applied { id: action.id, result, became, handled: None }, place));
         self.finished.push(Finished { run, settled, blocks });
         self.first_finished.get_or_insert_with(Instant::now);
     }
@@ -468,7 +470,13 @@ impl Engine {
             let became = status.unwrap_or(Status::Handled);
             // One that had to stand behind another is not as it was ordered yet.
             let waits = run.ordered.is_some() && became == Status::Behind;
-            (!waits).then_some(Applied { id, result: ActionResult::Applied, became })
+            let plain = run.errand.is_some() && settled.work.is_none() && settled.end.is_none();
+            let handled = run.active.as_ref().filter(|_| plain).map(|active| HandledRun {
+                run: settled.run,
+                activation: active.activation,
+                now_ms: run.context.now_ms,
+            });
+            (!waits).then_some(Applied { id, result: ActionResult::Applied, became, handled })
         };
         runs.iter().zip(settled).filter_map(one).collect()
     }

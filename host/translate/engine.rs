@@ -12,12 +12,12 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::actions::{Desk, Opened};
 use super::away::Away;
 use super::judge::Said;
-use super::lanes::{Lanes, Map, Open, Set};
+use super::lanes::{Lanes, Open};
 use super::overlay::Overlay;
 use super::pace::Pace;
 use super::run::{Feed, Finished, InHand, Run, Seq};
 use crate::endpoint::{Called, Caller};
-use crate::message::{FeedId, Message, Place, Status};
+use crate::message::{FeedId, Map, Message, Place, Set, Status};
 use crate::plugin::{Call, Request, Verdict};
 use crate::registry::Registry;
 use crate::runtime::{Runtime, Trouble};
@@ -198,7 +198,7 @@ impl Engine {
         lost.iter().for_each(|(feed, lane)| self.lose(*feed, *lane));
         if !lost.is_empty() {
             // What is finished in other lanes may have read what was dropped with these.
-            self.rerun(&std::collections::HashSet::new());
+            self.rerun(&Set::default());
         }
         let fresh: Vec<&LaneLease> = leases
             .iter()

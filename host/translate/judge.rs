@@ -112,8 +112,9 @@ fn fill(run: &Run, said: Said, settled: &mut Settled) {
             };
             settled.writes = translation.writes;
             settled.bindings = with_derived(run, translation.bindings);
-            // Simply handled at its first attempt: the range says it all.
-            if !run.is_new() || translation.note.is_some() || run.message.delivery.is_some() {
+            // Simply handled at its first attempt: the range says it all, or the action.
+            let plain = run.is_new() || run.row.is_none() && run.errand.as_ref().is_some_and(|errand| errand.plain);
+            if !plain || translation.note.is_some() || run.message.delivery.is_some() {
                 settled.end = Some(end(run, Status::Handled, String::new(), translation.note.unwrap_or_default()));
             }
         }

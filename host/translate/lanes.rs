@@ -1,19 +1,12 @@
 //! The lanes a host owns: what was read of each, what is not settled yet, which keys are held back, which messages of a key are in hand.
 //! Pure bookkeeping; the loop in `engine` asks and tells.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use foldhash::fast::RandomState;
-
 use super::run::Seq;
-use crate::message::{FeedId, Place};
+use crate::message::{FeedId, Map, Place, Set};
 use crate::store::{BlockedKey, LaneLease, LaneRead};
-
-/// A map whose keys nobody outside can choose: numbers of ours, and hashes. Every message in hand goes through several of them.
-pub type Map<K, V> = HashMap<K, V, RandomState>;
-/// A set of such keys.
-pub type Set<K> = HashSet<K, RandomState>;
 
 /// A lane in hand.
 pub struct Lane {

@@ -1,17 +1,17 @@
 //! The engine's way into the store: gathers what is finished into one settlement, and makes true in memory what the store says of it.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::engine::{Engine, Event};
 use super::judge;
-use super::lanes::{Open, Set};
+use super::lanes::Open;
 use super::overlay::Fate;
 use super::run::{Finished, InHand, Run, Seq};
-use crate::message::{FeedId, Place, Status};
+use crate::message::{FeedId, Map, Place, Set, Status};
 use crate::store::{self, Applied, BlockedKey, End, LaneStep, NewRevisit, Range, Read, Settled, Settlement, Store, Verdict, WorkRow};
 
 /// A settlement under way.
@@ -95,7 +95,7 @@ impl Engine {
     /// Takes what is to be settled now. What is finished behind a message of its lane that will be done in a moment stays for the next
     /// settlement: else the cursor would pass that message, which costs it a row in `work` and its key a stop.
     fn take_settleable(&mut self) -> Vec<Finished> {
-        let mut limits: HashMap<(FeedId, i32), Option<i64>> = HashMap::new();
+        let mut limits: Map<(FeedId, i32), Option<i64>> = Map::default();
         for done in &self.finished {
             let Place { feed, lane, n } = done.settled.place;
             let soon = || self.lanes.running(feed, lane).find(|(_, seq)| self.is_brief(*seq)).map(|(n, _)| n);
@@ -167,10 +167,10 @@ impl Engine {
                 self.parts.counts.fenced.fetch_add(lanes.len() as u64, Ordering::Relaxed);
                 self.restore(settlement, settling);
                 lanes.into_iter().for_each(|(feed, lane)| self.lose(feed, lane));
-                self.rerun(&HashSet::new());
+                self.rerun(&Set::default());
             }
             Ok(Verdict::Stale(stale)) => {
-                let places: HashSet<(Place, i32)> =
+                let places: Set<(Place, i32)> =
                     stale.iter().map(|stale| &settlement.settled[stale.index]).map(|one| (one.place, one.run)).collect();
                 self.restore(settlement, settling);
                 self.rerun(&places);
@@ -202,10 +202,10 @@ impl Engine {
     }
 
     /// Runs stale messages again, with those that read their unsettled writes and the later ones of their keys.
-    pub(super) fn rerun(&mut self, stale: &HashSet<(Place, i32)>) {
+    pub(super) fn rerun(&mut self, stale: &Set<(Place, i32)>) {
         // Keys with a dropped message, and whether the first of them was a new row: then all of its line was in hand.
-        let mut dirty: HashMap<BlockedKey, bool> = HashMap::new();
-        let mut back: HashMap<BlockedKey, Vec<InHand>> = HashMap::new();
+        let mut dirty: Map<BlockedKey, bool> = Map::default();
+        let mut back: Map<BlockedKey, Vec<InHand>> = Map::default();
         let mut kept = Vec::new();
         for done in std::mem::take(&mut self.finished) {
             let key = done.run.key();
@@ -261,7 +261,7 @@ impl Engine {
         self.ready.extend(seqs.first());
     }
 
-    fn committed(&mut self, settlement: Settlement, settling: Settling, number: i64, still: HashSet<BlockedKey>, woken: usize) {
+    fn committed(&mut self, settlement: Settlement, settling: Settling, number: i64, still: Set<BlockedKey>, woken: usize) {
         let Settling { runs, running, met_due, .. } = settling;
         settlement.actions.iter().for_each(|applied| self.desk.done(applied.id));
         self.ask_due |= !settlement.actions.is_empty();
@@ -274,9 +274,8 @@ impl Engine {
             run.stale = run.seen.iter().any(|seen| self.overlay.replaced(seen));
         }
         let replaced = |done: &&Finished| done.run.seen.iter().any(|seen| self.overlay.replaced(seen));
-        let stale: HashSet<(Place, i32)> =
-            self.finished.iter().filter(replaced).map(|done| (done.settled.place, done.settled.run)).collect();
-        let mut released: HashSet<BlockedKey> = HashSet::new();
+        let stale: Set<(Place, i32)> = self.finished.iter().filter(replaced).map(|done| (done.settled.place, done.settled.run)).collect();
+        let mut released: Set<BlockedKey> = Set::default();
         for (place, one) in running.iter().zip(&settlement.settled[runs.len()..]) {
             self.now_in_work(*place, one.work.clone());
         }
@@ -286,10 +285,10 @@ impl Engine {
                 lane.open = lane.open.split_off(&(step.cursor + 1));
             }
         }
-        let unsettled: HashSet<BlockedKey> = if settlement.settled.iter().any(|one| one.drops_older) {
+        let unsettled: Set<BlockedKey> = if settlement.settled.iter().any(|one| one.drops_older) {
             self.finished.iter().map(|done| done.run.key()).collect()
         } else {
-            HashSet::new()
+            Set::default()
         };
         for one in settlement.settled.iter().filter(|one| one.drops_older) {
             self.drop_older(one, &unsettled);
@@ -313,8 +312,8 @@ impl Engine {
             self.forget(&run);
         }
         // A key that is free in the store may be held back by what finished since and is not settled yet.
-        let ours: HashSet<BlockedKey> = self.finished.iter().filter(|done| done.holds_back()).map(|done| done.run.key()).collect();
-        let mut free = HashSet::new();
+        let ours: Set<BlockedKey> = self.finished.iter().filter(|done| done.holds_back()).map(|done| done.run.key()).collect();
+        let mut free = Set::default();
         for key in released {
             if ours.contains(&key) && !still.contains(&key) {
                 self.draining.remove(&key);
@@ -338,7 +337,7 @@ impl Engine {
     }
 
     /// Newest wins: older messages of the key left `work` with this settlement; those of them in hand are let go.
-    fn drop_older(&mut self, newer: &Settled, unsettled: &HashSet<BlockedKey>) {
+    fn drop_older(&mut self, newer: &Settled, unsettled: &Set<BlockedKey>) {
         let key = BlockedKey { feed: newer.place.feed, lane: newer.place.lane, key_hash: newer.key_hash };
         let older = |run: &InHand| run.key() == key && run.message.place.n < newer.place.n && run.row.is_some() && run.run <= newer.run;
         let line = self.lanes.line(&key).into_iter().flat_map(|chain| chain.line.iter().copied());
@@ -395,7 +394,7 @@ impl Engine {
 
     /// Keys are free in the store: what finished as `behind` meanwhile, and is not settled, has nobody to stand behind. All keys at once: there
     /// may be as many as there are messages.
-    fn free(&mut self, keys: &HashSet<BlockedKey>) {
+    fn free(&mut self, keys: &Set<BlockedKey>) {
         let behind = |done: &mut Finished| {
             let is_behind = !done.run.aside && done.settled.work.as_ref().is_some_and(|row| row.status == Status::Behind);
             is_behind && keys.contains(&done.run.key())
@@ -404,7 +403,7 @@ impl Engine {
             return;
         }
         let mut back: Vec<(BlockedKey, Vec<InHand>)> = Vec::new();
-        let mut places: HashMap<BlockedKey, usize> = HashMap::new();
+        let mut places: Map<BlockedKey, usize> = Map::default();
         for done in self.finished.extract_if(.., behind) {
             let key = done.run.key();
             let at = *places.entry(key).or_insert(back.len());
@@ -479,7 +478,7 @@ fn ranges(settled: &mut [Settled], runs: &[InHand], lanes: &[(i64, LaneStep)]) -
     let mut ranges: Vec<Range> = Vec::new();
     for i in order {
         let (one, run) = (&settled[i], &runs[i]);
-        let plain = one.work.is_none() && one.end.is_none();
+        let plain = one.work.is_none() && one.end.is_none() && run.errand.is_none();
         let Some(active) = run.active.as_ref().filter(|_| plain) else { continue };
         let Place { feed, lane, n } = one.place;
         let fits = ranges.last_mut().filter(|range| (range.feed, range.lane, range.now_ms) == (feed, lane, run.context.now_ms));

@@ -14,18 +14,18 @@ CREATE TABLE command (
 );
 CREATE INDEX command_at ON command (at_ms);
 
--- What is asked of messages; the owner of their lane applies it inside its settlements. A row is about one message, or about a stretch of a
--- lane: then n is its first, last_n its last, ns all of them in order, at most 200, which a row holds without a second place for them.
--- open: how many of them it has not been applied to. kind, result: codes of host/store/actions.rs. after_n: only later messages of the key
+-- What is asked of messages; the owner of their lane applies it inside its settlements. A row is about one message, n, or about several of
+-- the 200 whose numbers begin at a multiple of 200: then n is the first of them, and which has a bit for each of the 200.
+-- bytes: what they hold together, at most (null: not known). open: how many of them it has not been applied to. kind, result: codes of host/store/actions.rs. after_n: only later messages of the key
 -- above it supersede (null: above the message itself). result, became (the message's status afterwards), applied_ms, settlement: of one
--- message; those of a stretch stand in action_done.
+-- message; those of several stand in action_done.
 CREATE TABLE action (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   command uuid,
   feed int NOT NULL,
   lane int NOT NULL,
   n bigint NOT NULL,
-  last_n bigint,
+  bytes bigint,
   after_n bigint,
   not_before_ms bigint NOT NULL,
   pinned bigint,
@@ -37,34 +37,39 @@ CREATE TABLE action (
   became smallint,
   force boolean NOT NULL,
   detail text,
-  ns bigint[]
+  which bit(200)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 -- With the id, so that a page of a lane is read in order and no further.
 CREATE INDEX action_open ON action (feed, lane, not_before_ms, n, id) WHERE open > 0;
 -- So that what is open of a large command is counted quickly.
 CREATE INDEX action_command ON action (command, open);
+-- A message's actions lie between the multiple of 200 and itself.
 CREATE INDEX action_message ON action (feed, lane, n);
-CREATE INDEX action_stretch ON action (feed, lane, last_n) WHERE last_n IS NOT NULL;
 
--- What became of messages of a stretch. which: a bit for each of them, in their order.
+-- What became of messages of an action that is about several. Of runs that were simply handled, of messages without an outcome, it is the
+-- provenance too, as settled_range is for first runs: run (else -1), activation and now_ms.
 CREATE TABLE action_done (
   action bigint NOT NULL REFERENCES action ON DELETE CASCADE,
   settlement bigint NOT NULL,
   applied_ms bigint NOT NULL,
   result smallint NOT NULL,
   became smallint NOT NULL,
-  which bit(200) NOT NULL,
-  PRIMARY KEY (action, settlement, result, became)
+  run int NOT NULL,
+  activation bigint,
+  now_ms bigint,
+  which bit(200) NOT NULL
 );
+CREATE INDEX action_done_action ON action_done (action);
 
 -- What is asked of each message, a row for each. result null: open.
 CREATE VIEW action_each AS
-SELECT a.id * 4096 + e.ordinal - 1 AS id, a.id AS action, a.command, a.feed, a.lane, e.n, a.not_before_ms, a.kind, a.force, a.pinned,
+SELECT a.id * 4096 + e.place AS id, a.id AS action, a.command, a.feed, a.lane, a.n - a.n % 200 + e.place AS n, a.not_before_ms, a.kind,
+  a.force, a.pinned,
   coalesce(a.result, d.result) AS result, coalesce(a.became, d.became) AS became, coalesce(a.applied_ms, d.applied_ms) AS applied_ms,
   coalesce(a.settlement, d.settlement) AS settlement
 FROM action a
-CROSS JOIN LATERAL unnest(coalesce(a.ns, ARRAY[a.n])) WITH ORDINALITY e(n, ordinal)
-LEFT JOIN action_done d ON d.action = a.id AND get_bit(d.which, (e.ordinal - 1)::int) = 1;
+JOIN LATERAL generate_series(0, 199) e(place) ON CASE WHEN a.which IS NULL THEN e.place = a.n % 200 ELSE get_bit(a.which, e.place) = 1 END
+LEFT JOIN action_done d ON d.action = a.id AND get_bit(d.which, e.place) = 1;
 
 -- Few messages are closed for good, and a replay asks it of each.
 CREATE INDEX outcome_finished ON outcome (feed, lane, n) WHERE status = 10;

@@ -122,10 +122,16 @@ LEFT JOIN LATERAL (
   ORDER BY x.to_n, x.settlement DESC LIMIT 1
 ) r ON true
 LEFT JOIN LATERAL (
+  SELECT d.settlement, d.activation FROM action x JOIN action_done d ON d.action = x.id
+  WHERE w.n IS NULL AND o.n IS NULL AND x.feed = i.feed AND x.lane = i.lane AND x.n BETWEEN i.n - i.n % 200 AND i.n
+    AND d.run >= 0 AND get_bit(d.which, (i.n % 200)::int) = 1
+  ORDER BY d.run DESC LIMIT 1
+) d ON true
+LEFT JOIN LATERAL (
   SELECT x.reason FROM parked_output x WHERE x.feed = i.feed AND x.lane = i.lane AND x.n = i.n ORDER BY x.settlement DESC LIMIT 1
 ) p ON true
-LEFT JOIN settlement s ON s.number = coalesce(w.settlement, o.settlement, r.settlement)
-LEFT JOIN activation a ON a.id = coalesce(w.activation, o.activation, (r.activations ->> i.source_table)::bigint);
+LEFT JOIN settlement s ON s.number = coalesce(w.settlement, o.settlement, d.settlement, r.settlement)
+LEFT JOIN activation a ON a.id = coalesce(w.activation, o.activation, d.activation, (r.activations ->> i.source_table)::bigint);
 
 CREATE TRIGGER message_status_ask INSTEAD OF UPDATE ON message_status FOR EACH ROW EXECUTE FUNCTION message_status_ask();
 CREATE TRIGGER message_status_note AFTER UPDATE ON message_status FOR EACH STATEMENT EXECUTE FUNCTION message_status_note();

@@ -24,35 +24,35 @@ use crate::store::{
 /// A command may be about every message there is; it is one statement, and sorts them.
 const COMMAND_TIMEOUT: &str = "SET LOCAL statement_timeout = '30min'; SET LOCAL work_mem = '64MB'";
 
-/// Each chosen message. `picked`: feed, lane, n, key_hash.
-const EACH: &str = "SELECT feed, lane, n, NULL::bigint AS after_n FROM picked";
+/// Each chosen message. `picked`: feed, lane, n, key_hash, size.
+const EACH: &str = "SELECT feed, lane, n, size, NULL::bigint AS after_n FROM picked";
 /// The newest chosen message of each key. Where the key has no later row at all, only what comes from now on can supersede it, and nobody
 /// need look at what is there. No join by key: planners take few keys for granted and would walk a lane once for each.
-const NEWEST_OF_KEY: &str = "SELECT k.feed, k.lane, k.last AS n, CASE WHEN k.newest = k.last THEN t.tail END AS after_n
-   FROM (SELECT feed, lane, max(n) AS newest, max(CASE WHEN chosen THEN n END) AS last FROM (
-       SELECT feed, lane, key_hash, n, true AS chosen FROM picked
-       UNION ALL SELECT x.feed, x.lane, x.key_hash, x.n, false
+const NEWEST_OF_KEY: &str = "SELECT k.feed, k.lane, k.last AS n, k.size, CASE WHEN k.newest = k.last THEN t.tail END AS after_n
+   FROM (SELECT feed, lane, max(n) AS newest, max(CASE WHEN chosen THEN n END) AS last, max(size) AS size FROM (
+       SELECT feed, lane, key_hash, n, size, true AS chosen FROM picked
+       UNION ALL SELECT x.feed, x.lane, x.key_hash, x.n, NULL, false
        FROM (SELECT feed, lane, min(n) AS first FROM picked GROUP BY feed, lane) l
        JOIN inbox x ON x.feed = l.feed AND x.lane = l.lane AND x.n >= l.first
      ) u GROUP BY feed, lane, key_hash) k
    JOIN lane_tail t ON t.feed = k.feed AND t.lane = k.lane WHERE k.last IS NOT NULL";
 /// Every row of a chosen key from the first chosen one on; they run in order, so that none of them supersedes another. Where all rows of the
 /// lanes are chosen there is nothing to look for. No join of what is chosen: planners take it for few, and would walk it once for each row.
-const ALL_OF_KEY: &str = "SELECT k.feed, k.lane, k.n, t.tail AS after_n FROM (
-     SELECT feed, lane, n FROM picked WHERE (SELECT whole FROM seen)
-     UNION ALL SELECT feed, lane, n FROM (
-       SELECT feed, lane, n, chosen, min(CASE WHEN chosen THEN n END) OVER (PARTITION BY key_hash, feed, lane) AS first FROM (
-         SELECT feed, lane, key_hash, n, true AS chosen FROM picked WHERE NOT (SELECT whole FROM seen)
-         UNION ALL SELECT x.feed, x.lane, x.key_hash, x.n, false
+const ALL_OF_KEY: &str = "SELECT k.feed, k.lane, k.n, k.size, t.tail AS after_n FROM (
+     SELECT feed, lane, n, size FROM picked WHERE (SELECT whole FROM seen)
+     UNION ALL SELECT feed, lane, n, size FROM (
+       SELECT feed, lane, n, size, chosen, min(CASE WHEN chosen THEN n END) OVER (PARTITION BY key_hash, feed, lane) AS first FROM (
+         SELECT feed, lane, key_hash, n, size, true AS chosen FROM picked WHERE NOT (SELECT whole FROM seen)
+         UNION ALL SELECT x.feed, x.lane, x.key_hash, x.n, x.size, false
          FROM (SELECT feed, lane, min(n) AS first FROM picked GROUP BY feed, lane) l
          JOIN inbox x ON x.feed = l.feed AND x.lane = l.lane AND x.n >= l.first
          WHERE NOT (SELECT whole FROM seen)
        ) u) y WHERE NOT y.chosen AND y.n >= y.first) k
    JOIN lane_tail t ON t.feed = k.feed AND t.lane = k.lane";
-/// Whether the chosen messages are all rows of their lanes from the first chosen one on.
-const SEEN: &str = "), seen AS MATERIALIZED (SELECT (SELECT count(*) FROM picked) = (
-     SELECT count(*) FROM (SELECT feed, lane, min(n) AS first FROM picked GROUP BY feed, lane) l
-     JOIN inbox x ON x.feed = l.feed AND x.lane = l.lane AND x.n >= l.first) AS whole";
+/// Whether the chosen messages are certainly all rows of their lanes from the first chosen one on: as many as there are numbers.
+const SEEN: &str = "), seen AS MATERIALIZED (SELECT sum(l.chosen) = sum(t.tail - l.first + 1) AS whole
+     FROM (SELECT feed, lane, min(n) AS first, count(*) AS chosen FROM picked GROUP BY feed, lane) l
+     JOIN lane_tail t ON t.feed = l.feed AND t.lane = l.lane";
 /// Leaves out what an operator has closed as `Finished`.
 const NOT_FINISHED: &str =
     " WHERE NOT EXISTS (SELECT 1 FROM outcome o WHERE o.feed = t.feed AND o.lane = t.lane AND o.n = t.n AND o.status = 10
@@ -60,8 +60,8 @@ const NOT_FINISHED: &str =
        AND NOT EXISTS (SELECT 1 FROM work w WHERE w.feed = o.feed AND w.lane = o.lane AND w.n = o.n))";
 
 /// Rows that are about a message, whose id comes next.
-const OF_MESSAGE: &str = "SELECT a.id AS action, i.n FROM inbox i JOIN action a ON a.feed = i.feed AND a.lane = i.lane AND (a.n = i.n OR
-     a.last_n >= i.n AND a.n <= i.n AND i.n = ANY(a.ns)) WHERE i.id = ";
+const OF_MESSAGE: &str = "SELECT a.id AS action, i.n FROM inbox i JOIN action a ON a.feed = i.feed AND a.lane = i.lane
+     AND a.n BETWEEN i.n - i.n % 200 AND i.n AND (a.n = i.n OR get_bit(a.which, (i.n % 200)::int) = 1) WHERE i.id = ";
 
 /// The codes that statements name by their numbers.
 const _: () = assert!(Status::Finished as i16 == 10 && Status::Handled as i16 == 1);
@@ -106,8 +106,18 @@ impl Postgres {
         let mut query = QueryBuilder::<Database>::new(
             "SELECT a.id, i.id, f.name, a.kind, a.not_before_ms, a.result, a.became, a.applied_ms FROM (SELECT a.* FROM action_each a",
         );
-        if let Some(message) = message {
-            query.push(" JOIN (").push(OF_MESSAGE).push_bind(message).push(") m ON m.action = a.action AND m.n = a.n");
+        match message {
+            Some(message) => {
+                query.push(" JOIN (").push(OF_MESSAGE).push_bind(message).push(") m ON m.action = a.action AND m.n = a.n");
+            }
+            // Each row is about a message at least: no more of them are unfolded.
+            None => {
+                query.push(" JOIN (SELECT id FROM action");
+                if let Some(command) = command {
+                    query.push(" WHERE command = ").push_bind(command);
+                }
+                query.push(" ORDER BY id DESC LIMIT ").push_bind(rows_max).push(") r ON r.id = a.action");
+            }
         }
         if let Some(command) = command {
             query.push(" WHERE a.command = ").push_bind(command);
@@ -149,7 +159,7 @@ fn chosen(command: &Command, selection: &Selection, now_ms: i64) -> QueryBuilder
     let mut query = QueryBuilder::new("WITH picked AS MATERIALIZED (");
     match selection {
         Selection::Ids(ids) => {
-            query.push("SELECT i.feed, i.lane, i.n, i.key_hash FROM inbox i WHERE i.id = ANY(").push_bind(ids).push(")");
+            query.push("SELECT i.feed, i.lane, i.n, i.key_hash, i.size FROM inbox i WHERE i.id = ANY(").push_bind(ids).push(")");
         }
         Selection::Filter(filter) => push_places(&mut query, filter),
     }
@@ -166,7 +176,7 @@ fn chosen(command: &Command, selection: &Selection, now_ms: i64) -> QueryBuilder
     if matches!(command.kind, ActionKind::Replay | ActionKind::Revisit) {
         query.push(NOT_FINISHED);
     }
-    query.push("), asked AS (SELECT feed, lane, n, after_n, ").push_bind(now_ms);
+    query.push("), asked AS (SELECT feed, lane, n, size, after_n, ").push_bind(now_ms);
     if let Some(per_second) = command.per_second {
         query.push(" + (row_number() OVER (ORDER BY feed, lane, n) - 1) * 1000 / ").push_bind(i64::from(per_second.max(1)));
     }

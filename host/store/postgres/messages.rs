@@ -89,12 +89,12 @@ pub(super) fn push_filtered(query: &mut QueryBuilder<Database>, columns: &str, f
     }
 }
 
-/// The places of a filter's messages, with the hashes of their keys; a limit of 0 is none.
+/// The places of a filter's messages, with the hashes of their keys and their sizes; a limit of 0 is none.
 pub(super) fn push_places(query: &mut QueryBuilder<Database>, filter: &Filter) {
     if filter.limit > 0 || is_judged(filter) {
-        return push_filtered(query, "i.feed, i.lane, i.n, i.key_hash", filter, Some(filter.limit).filter(|limit| *limit > 0));
+        return push_filtered(query, "i.feed, i.lane, i.n, i.key_hash, i.size", filter, Some(filter.limit).filter(|limit| *limit > 0));
     }
-    query.push("SELECT x.feed, x.lane, x.n, x.key_hash FROM inbox x ");
+    query.push("SELECT x.feed, x.lane, x.n, x.key_hash, x.size FROM inbox x ");
     push_choice(query, filter);
 }
 
@@ -210,6 +210,8 @@ impl Postgres {
             "SELECT settlement, now_ms, activation, run FROM (
                SELECT settlement, NULL::bigint AS now_ms, activation, run FROM work WHERE feed = $1 AND lane = $2 AND n = $3
                UNION ALL SELECT settlement, now_ms, activation, run FROM outcome WHERE feed = $1 AND lane = $2 AND n = $3
+               UNION ALL SELECT d.settlement, d.now_ms, d.activation, d.run FROM action a JOIN action_done d ON d.action = a.id
+                 WHERE feed = $1 AND lane = $2 AND n BETWEEN $3 - $3 % 200 AND $3 AND run >= 0 AND get_bit(d.which, ($3 % 200)::int) = 1
                UNION ALL (SELECT r.settlement, r.now_ms, (r.activations ->> $4)::bigint, -1 FROM settled_range r JOIN lane l USING (feed, lane)
                  WHERE feed = $1 AND lane = $2 AND to_n >= $3 AND from_n <= $3 AND $3 <= l.cursor ORDER BY to_n, settlement DESC LIMIT 1)
              ) o ORDER BY run DESC, now_ms IS NULL DESC LIMIT 1",
@@ -351,6 +353,8 @@ async fn outputs_of(connection: &mut PgConnection, message: &Message) -> Try<Vec
         "WITH at AS (SELECT settlement FROM outcome WHERE feed = $1 AND lane = $2 AND n = $3
            UNION SELECT settlement FROM settled_range WHERE feed = $1 AND lane = $2 AND to_n >= $3 AND from_n <= $3
            UNION SELECT settlement FROM work WHERE feed = $1 AND lane = $2 AND n = $3
+           UNION SELECT d.settlement FROM action a JOIN action_done d ON d.action = a.id
+             WHERE feed = $1 AND lane = $2 AND n BETWEEN $3 - $3 % 200 AND $3 AND get_bit(d.which, ($3 % 200)::int) = 1
            UNION SELECT settlement FROM parked_output WHERE feed = $1 AND lane = $2 AND n = $3)
          SELECT ",
         output_columns!(),

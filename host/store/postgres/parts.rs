@@ -35,7 +35,7 @@ impl Part {
 const NEEDED: &str = "
     SELECT i.feed, i.lane, i.n FROM (
       SELECT feed, lane, n FROM work
-      UNION SELECT a.feed, a.lane, m.n FROM action a, unnest(coalesce(a.ns, ARRAY[a.n])) m(n) WHERE a.open > 0
+      UNION SELECT e.feed, e.lane, e.n FROM action a JOIN action_each e ON e.action = a.id WHERE a.open > 0 AND e.result IS NULL
       UNION SELECT feed, lane, n FROM parked_output
       UNION SELECT o.feed, o.lane, o.n FROM delivery d JOIN outcome o ON o.delivery = d.number WHERE d.state = ANY($1) OR d.release
     ) k JOIN PART i ON i.feed = k.feed AND i.lane = k.lane AND i.n = k.n
@@ -79,7 +79,8 @@ const RELEASED: &str = "
     SELECT k.feed, k.lane, k.n FROM inbox_kept k JOIN lane l ON l.feed = k.feed AND l.lane = k.lane
     WHERE k.received_ms < $3 AND k.n <= l.cursor
       AND NOT EXISTS (SELECT 1 FROM work w WHERE w.feed = k.feed AND w.lane = k.lane AND w.n = k.n)
-      AND NOT EXISTS (SELECT 1 FROM action a WHERE a.feed = k.feed AND a.lane = k.lane AND a.open > 0 AND (a.n = k.n OR k.n = ANY(a.ns)))
+      AND NOT EXISTS (SELECT 1 FROM action a WHERE a.feed = k.feed AND a.lane = k.lane AND a.open > 0
+        AND a.n BETWEEN k.n - k.n % 200 AND k.n AND (a.n = k.n OR get_bit(a.which, (k.n % 200)::int) = 1))
       AND NOT EXISTS (SELECT 1 FROM parked_output p WHERE p.feed = k.feed AND p.lane = k.lane AND p.n = k.n)
       AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.number = k.delivery AND (d.state = ANY($6) OR d.release))
       AND NOT EXISTS (

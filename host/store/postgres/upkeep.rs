@@ -58,7 +58,8 @@ const TRACES: [&str; 3] = [
      WHERE a.feed = d.feed AND a.lane = d.lane AND a.n = d.n AND a.run = d.run",
     "DELETE FROM action a USING (SELECT x.id FROM lane_floor f
          JOIN action x ON x.feed = f.feed AND x.lane = f.lane AND x.n <= f.floor AND x.open = 0
-         WHERE NOT EXISTS (SELECT 1 FROM inbox i WHERE i.feed = x.feed AND i.lane = x.lane AND i.n = ANY(coalesce(x.ns, ARRAY[x.n])))
+         WHERE NOT EXISTS (SELECT 1 FROM inbox i WHERE i.feed = x.feed AND i.lane = x.lane
+           AND i.n BETWEEN x.n AND CASE WHEN x.which IS NULL THEN x.n ELSE x.n - x.n % 200 + 199 END)
          LIMIT $1) d WHERE a.id = d.id",
     "DELETE FROM settled_range r USING (SELECT x.feed, x.lane, x.to_n, x.settlement, x.from_n, x.now_ms FROM lane_floor f
          JOIN settled_range x ON x.feed = f.feed AND x.lane = f.lane AND x.to_n <= f.floor

@@ -1,33 +1,34 @@
 //! Which actions are open: rows of `action` unfolded into the messages that they are about, less what is done or in hand. Knows nothing of how
 //! those messages stand.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
 
 use super::super::text::plain;
 use super::super::{Postgres, Try, columns};
-use super::{kind_of, stretch};
-use crate::message::{FeedId, Place};
+use super::kind_of;
+use super::stretch::{self, Bits};
+use crate::message::{FeedId, Map, Place, Set};
 use crate::store::ActionKind;
 
-/// Rows of each lane that are not wholly in hand, in their order, as many as it takes for `$5` actions. `$4`, `$6`: rows of which some actions
-/// are in hand, and which. One in hand may be done already: its settlement is committed before the host takes note of it.
+/// Rows of a lane that are read first. They may be about very many messages, and hardly ever more are needed.
+const FEW: i64 = 8;
+
+/// Rows of each lane in their order, as many as it takes for `$5` actions, at most `$6`. `$4`: rows of which some actions are in hand; they
+/// count for nothing, but as some of their actions may not be in hand they are among them.
 const ASKED: &str = "
-    WITH held AS MATERIALIZED (
-        SELECT h.action, bit_count(h.which::bit(200) & ~coalesce(
-          (SELECT bit_or(d.which) FROM action_done d WHERE d.action = h.action), B'0'::bit(200))) AS messages
-        FROM unnest($4::bigint[], $6::text[]) h(action, which))
-    SELECT o.id, o.feed, o.lane, o.n, o.ns, (SELECT bit_or(d.which) FROM action_done d WHERE d.action = o.id), o.not_before_ms, o.after_n,
-      o.kind, o.force, o.pinned, o.detail, c.why
+    SELECT o.id, o.feed, o.lane, o.n, o.which, (SELECT bit_or(d.which) FROM action_done d WHERE d.action = o.id), o.not_before_ms, o.after_n,
+      o.kind, o.force, o.pinned, o.detail, c.why, o.bytes
     FROM unnest($1::int[], $2::int[]) l(feed, lane) CROSS JOIN LATERAL (
       SELECT s.* FROM (
         SELECT a.*, sum(a.free) OVER (ORDER BY a.not_before_ms, a.n, a.id ROWS UNBOUNDED PRECEDING) - a.free AS before FROM (
-          SELECT a.*, a.open - coalesce(h.messages, 0) AS free FROM action a LEFT JOIN held h ON h.action = a.id
-          WHERE a.feed = l.feed AND a.lane = l.lane AND a.open > 0 AND a.open > coalesce(h.messages, 0)
+          SELECT a.*, CASE WHEN a.id IN (SELECT unnest($4::bigint[])) THEN 0 ELSE a.open END AS free FROM action a
+          WHERE a.feed = l.feed AND a.lane = l.lane AND a.open > 0
             AND a.not_before_ms <= (SELECT coalesce($3, (extract(epoch FROM clock_timestamp()) * 1000)::bigint))
-          ORDER BY a.not_before_ms, a.n, a.id LIMIT $5) a) s
+          ORDER BY a.not_before_ms, a.n, a.id LIMIT $6) a) s
       WHERE s.before < $5) o
     LEFT JOIN command c ON c.id = o.command";
 
@@ -35,16 +36,17 @@ const ASKED: &str = "
 pub(super) struct Asked {
     pub id: i64,
     pub place: Place,
-    ns: Option<Vec<i64>>,
-    /// Bits of those that are done, after the four bytes that count them.
-    done: Option<Vec<u8>>,
+    which: Option<Bits>,
+    done: Option<Bits>,
     pub not_before_ms: i64,
     pub after_n: Option<i64>,
     pub kind: ActionKind,
     pub force: bool,
     pub pinned: Option<i64>,
     pub detail: Option<String>,
-    pub why: String,
+    pub why: Arc<str>,
+    /// What its messages hold, at most; `None`: not known.
+    pub bytes: Option<i64>,
 }
 
 /// An action of a page: of which row, its number, its message's number.
@@ -60,31 +62,33 @@ impl Asked {
         Ok(Self {
             id: row.try_get(0)?,
             place: Place { feed, lane: row.try_get(2)?, n: row.try_get(3)? },
-            ns: row.try_get(4)?,
-            done: row.try_get_unchecked(5)?,
+            which: Bits::read(row, 4)?,
+            done: Bits::read(row, 5)?,
             not_before_ms: row.try_get(6)?,
             after_n: row.try_get(7)?,
             kind: kind_of(row.try_get(8)?)?,
             force: row.try_get(9)?,
             pinned: row.try_get(10)?,
             detail: row.try_get::<Option<String>, _>(11)?.map(plain),
-            why: row.try_get::<Option<String>, _>(12)?.map(plain).unwrap_or_default(),
+            why: row.try_get::<Option<String>, _>(12)?.map(plain).unwrap_or_default().into(),
+            bytes: row.try_get(13)?,
         })
     }
 
-    fn is_done(&self, ordinal: usize) -> bool {
-        self.done.as_ref().is_some_and(|bits| bits[4 + ordinal / 8] & (0x80 >> (ordinal % 8)) != 0)
+    /// What is neither done nor in hand.
+    pub fn open<'a>(&'a self, known: &Set<i64>) -> impl Iterator<Item = Chosen<'a>> {
+        let one = self.which.is_none().then_some(self.place.n);
+        let several = self.which.iter().flat_map(|which| which.numbers(self.place.n));
+        one.into_iter()
+            .chain(several)
+            .filter(|n| !self.done.as_ref().is_some_and(|done| done.has(*n)))
+            .map(|n| Chosen { of: self, id: stretch::number(self.id, n), n })
+            .filter(|chosen| !known.contains(&chosen.id))
     }
 
-    /// What is neither done nor in hand.
-    pub fn open<'a>(&'a self, known: &HashSet<i64>) -> impl Iterator<Item = Chosen<'a>> {
-        let numbers = self.ns.as_deref().unwrap_or(std::slice::from_ref(&self.place.n));
-        numbers
-            .iter()
-            .enumerate()
-            .filter(|(ordinal, _)| !self.is_done(*ordinal))
-            .map(|(ordinal, n)| Chosen { of: self, id: stretch::number(self.id, ordinal), n: *n })
-            .filter(|chosen| !known.contains(&chosen.id))
+    /// Whether it is about several messages.
+    pub fn is_stretch(&self) -> bool {
+        self.which.is_some()
     }
 
     /// Whether a later message of the key supersedes.
@@ -101,15 +105,14 @@ impl Chosen<'_> {
 }
 
 /// A page: of each lane at most `lane_max` actions, `rows_max` in all, by time, then in the order of their messages.
-pub(super) fn page<'a>(asked: &'a [Asked], known: &[i64], lane_max: i64, rows_max: i64) -> Vec<Chosen<'a>> {
-    let known: HashSet<i64> = known.iter().copied().collect();
-    let mut of_lane: HashMap<(FeedId, i32), usize> = HashMap::new();
+pub(super) fn page<'a>(asked: &'a [Asked], known: &Set<i64>, lane_max: i64, rows_max: i64) -> Vec<Chosen<'a>> {
+    let mut of_lane: Map<(FeedId, i32), usize> = Map::default();
     let (lane_max, rows_max) = (usize::try_from(lane_max).unwrap_or_default(), usize::try_from(rows_max).unwrap_or_default());
     let mut chosen = Vec::new();
     for row in asked {
         let taken = of_lane.entry((row.place.feed, row.place.lane)).or_default();
         let before = chosen.len();
-        chosen.extend(row.open(&known).take(lane_max - *taken));
+        chosen.extend(row.open(known).take(lane_max - *taken));
         *taken += chosen.len() - before;
     }
     chosen.sort_by_key(|one| (one.of.not_before_ms, one.of.place.feed, one.of.place.lane, one.n, one.id));
@@ -123,22 +126,40 @@ impl Postgres {
         &self,
         connection: &mut PgConnection,
         lanes: &[(FeedId, i32)],
-        known: &[i64],
+        known: &Set<i64>,
         lane_max: i64,
     ) -> Try<Vec<Asked>> {
-        let held = stretch::bits_of(known);
-        let (feeds, lanes) = columns(lanes);
-        let rows = sqlx::query(ASKED)
-            .bind(feeds)
-            .bind(lanes)
-            .bind(self.clock.fixed_ms())
-            .bind(held.keys().copied().collect::<Vec<_>>())
-            .bind(lane_max)
-            .bind(held.into_values().collect::<Vec<_>>())
-            .fetch_all(connection)
-            .await?;
-        let mut asked = rows.iter().map(Asked::read).collect::<Try<Vec<_>>>()?;
-        asked.sort_by_key(|row| (row.not_before_ms, row.place.n, row.id));
-        Ok(asked)
+        let held: BTreeSet<i64> = known.iter().map(|id| stretch::row_of(*id)).collect();
+        let held: Vec<i64> = held.into_iter().collect();
+        let (feeds, numbers) = columns(lanes);
+        let enough = lane_max.saturating_add(i64::try_from(held.len()).unwrap_or(i64::MAX));
+        for limit in [enough.min(FEW), enough] {
+            let rows = sqlx::query(ASKED)
+                .bind(&feeds)
+                .bind(&numbers)
+                .bind(self.clock.fixed_ms())
+                .bind(&held)
+                .bind(lane_max)
+                .bind(limit)
+                .fetch_all(&mut *connection)
+                .await?;
+            let mut asked = rows.iter().map(Asked::read).collect::<Try<Vec<_>>>()?;
+            if limit == enough || !is_short(&asked, known, lane_max, limit) {
+                asked.sort_by_key(|row| (row.not_before_ms, row.place.n, row.id));
+                return Ok(asked);
+            }
+        }
+        unreachable!("the last limit is enough")
     }
+}
+
+/// Whether the limit of rows kept a lane from having `lane_max` actions.
+fn is_short(asked: &[Asked], known: &Set<i64>, lane_max: i64, limit: i64) -> bool {
+    let mut lanes: Map<(FeedId, i32), (i64, usize)> = Map::default();
+    for row in asked {
+        let (rows, actions) = lanes.entry((row.place.feed, row.place.lane)).or_default();
+        *rows += 1;
+        *actions += row.open(known).count();
+    }
+    lanes.values().any(|(rows, actions)| *rows >= limit && i64::try_from(*actions).unwrap_or(i64::MAX) < lane_max)
 }

@@ -1,8 +1,6 @@
 //! Open actions with all that decides over them: the message, its row, its last outcome, and whether a later one of its key was handled.
 //! All of it is of one moment, read table by table: messages, rows and outcomes of a stretch lie side by side.
 
-use std::collections::HashMap;
-
 use sqlx::postgres::{PgArguments, PgConnection, Postgres as Database};
 use sqlx::query::Query;
 use sqlx::{Connection, Row};
@@ -10,7 +8,8 @@ use sqlx::{Connection, Row};
 use super::super::rows::{MESSAGE_COLUMNS, Tables, message_columns, status_of, work_columns, work_row};
 use super::super::{Postgres, Try, columns, uuid_of};
 use super::asked::{Chosen, page};
-use crate::message::{FeedId, Message, Place, Status};
+use super::stretch::Bits;
+use crate::message::{FeedId, Map, Message, Place, Set, Status};
 use crate::store::actions::{is_whole, share};
 use crate::store::{OpenAction, WorkRow};
 
@@ -42,12 +41,14 @@ struct Stretches {
     lasts: Vec<i32>,
     dense: Vec<bool>,
     ns: Vec<i64>,
+    /// What their messages hold, at most; `None`: not known.
+    bytes: Option<i64>,
 }
 
 impl Stretches {
     /// Of actions in their order: those of a row that follow each other are one.
     fn of(chosen: &[Chosen<'_>]) -> Self {
-        let mut all = Self::default();
+        let mut all = Self { bytes: Some(0), ..Self::default() };
         for stretch in chosen.chunk_by(|one, next| one.of.id == next.of.id) {
             let (low, high) = (stretch[0].n, stretch[stretch.len() - 1].n);
             let first = i32::try_from(all.ns.len() + 1).unwrap_or(i32::MAX);
@@ -59,6 +60,7 @@ impl Stretches {
             all.firsts.push(first);
             all.lasts.push(first + count - 1);
             all.dense.push(high - low < i64::from(count + count / 4));
+            all.bytes = all.bytes.zip(stretch[0].of.bytes).map(|(known, bytes)| known.saturating_add(bytes));
             all.ns.extend(stretch.iter().map(|one| one.n));
         }
         all
@@ -78,17 +80,23 @@ impl Stretches {
 
     /// Messages, with the number of the newest dropped one of their key; about `bytes_max`, the first of them, so that none comes before an
     /// earlier one of its key.
-    async fn messages(&self, connection: &mut PgConnection, bytes_max: i64) -> Try<HashMap<Place, (Message, Option<i64>)>> {
-        let query = sqlx::query(concat!(
-            "SELECT ",
-            message_columns!(),
-            ", i.newer FROM (SELECT x.*, sum(x.size) OVER (ORDER BY s.position, x.n ROWS UNBOUNDED PRECEDING) AS so_far FROM ",
-            of_stretches!("inbox"),
-            ") i WHERE i.so_far - i.size < $9"
-        ));
-        let rows = self.bind(query).bind(bytes_max.max(1)).fetch_all(connection).await?;
+    async fn messages(&self, connection: &mut PgConnection, bytes_max: i64) -> Try<Map<Place, (Message, Option<i64>)>> {
+        // To count them on the way takes as long as to read them.
+        let rows = if self.bytes.is_some_and(|bytes| bytes <= bytes_max) {
+            let all = concat!("SELECT ", message_columns!(), ", i.newer FROM (SELECT x.* FROM ", of_stretches!("inbox"), ") i");
+            self.bind(sqlx::query(all)).fetch_all(connection).await?
+        } else {
+            let first = concat!(
+                "SELECT ",
+                message_columns!(),
+                ", i.newer FROM (SELECT x.*, sum(x.size) OVER (ORDER BY s.position, x.n ROWS UNBOUNDED PRECEDING) AS so_far FROM ",
+                of_stretches!("inbox"),
+                ") i WHERE i.so_far - i.size < $9"
+            );
+            self.bind(sqlx::query(first)).bind(bytes_max.max(1)).fetch_all(connection).await?
+        };
         let mut tables = Tables::default();
-        let mut messages = HashMap::with_capacity(rows.len());
+        let mut messages = Map::with_capacity_and_hasher(rows.len(), Default::default());
         for row in &rows {
             let message = tables.message(row)?;
             messages.insert(message.place, (message, row.try_get_unchecked(MESSAGE_COLUMNS)?));
@@ -97,10 +105,10 @@ impl Stretches {
     }
 
     /// Rows in `work`, of the highest run.
-    async fn work(&self, connection: &mut PgConnection, messages: &HashMap<Place, (Message, Option<i64>)>) -> Try<HashMap<Place, WorkRow>> {
+    async fn work(&self, connection: &mut PgConnection, messages: &Map<Place, (Message, Option<i64>)>) -> Try<Map<Place, WorkRow>> {
         let query =
             sqlx::query(concat!("SELECT w.feed, w.lane, w.n, ", work_columns!(), " FROM (SELECT x.* FROM ", of_stretches!("work"), ") w"));
-        let mut work: HashMap<Place, WorkRow> = HashMap::new();
+        let mut work: Map<Place, WorkRow> = Map::default();
         for row in self.bind(query).fetch_all(connection).await? {
             let place = Place { feed: FeedId(row.try_get(0)?), lane: row.try_get(1)?, n: row.try_get(2)? };
             let Some((message, _)) = messages.get(&place) else { continue };
@@ -112,10 +120,10 @@ impl Stretches {
         Ok(work)
     }
 
-    /// Ends of the highest run.
-    async fn ends(&self, connection: &mut PgConnection) -> Try<HashMap<Place, (i32, Status)>> {
+    /// Ends of the highest run that has an outcome.
+    async fn ends(&self, connection: &mut PgConnection) -> Try<Map<Place, (i32, Status)>> {
         let query = sqlx::query(concat!("SELECT x.feed, x.lane, x.n, x.run, x.status FROM ", of_stretches!("outcome")));
-        let mut ends: HashMap<Place, (i32, Status)> = HashMap::new();
+        let mut ends: Map<Place, (i32, Status)> = Map::default();
         for row in self.bind(query).fetch_all(connection).await? {
             let place = Place { feed: FeedId(row.try_get(0)?), lane: row.try_get(1)?, n: row.try_get(2)? };
             let found: (i32, Status) = (row.try_get(3)?, status_of(row.try_get(4)?)?);
@@ -125,34 +133,62 @@ impl Stretches {
         }
         Ok(ends)
     }
+
+    /// The highest runs that were simply handled.
+    async fn handled(&self, connection: &mut PgConnection) -> Try<Map<Place, i32>> {
+        let rows = sqlx::query(
+            "SELECT x.feed, x.lane, x.n, d.run, d.which FROM unnest($1::int[], $2::int[], $3::bigint[], $4::bigint[]) s(feed, lane, low, high)
+             JOIN action x ON x.feed = s.feed AND x.lane = s.lane AND x.n BETWEEN s.low - s.low % 200 AND s.high
+             JOIN action_done d ON d.action = x.id AND d.run >= 0",
+        )
+        .bind(&self.feeds)
+        .bind(&self.lanes)
+        .bind(&self.lows)
+        .bind(&self.highs)
+        .fetch_all(connection)
+        .await?;
+        let mut runs: Map<Place, i32> = Map::default();
+        for row in rows {
+            let (place, run) = (Place { feed: FeedId(row.try_get(0)?), lane: row.try_get(1)?, n: row.try_get(2)? }, row.try_get(3)?);
+            for n in Bits::read(&row, 4)?.iter().flat_map(|which| which.numbers(place.n)) {
+                let known = runs.entry(Place { n, ..place }).or_insert(run);
+                *known = run.max(*known);
+            }
+        }
+        Ok(runs)
+    }
 }
 
 impl Postgres {
     pub(super) async fn open_once(&self, lanes: &[(FeedId, i32)], known: &[i64], rows_max: i64, bytes_max: i64) -> Try<Vec<OpenAction>> {
         let mut connection = self.pool().await?.acquire().await?;
         let mut transaction = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let known: Set<i64> = known.iter().copied().collect();
         let mut lane_max = share(lanes.len(), rows_max);
-        let mut asked = self.asked(&mut transaction, lanes, known, lane_max).await?;
-        if !is_whole(page(&asked, known, lane_max, rows_max).len(), lane_max, rows_max) {
+        let mut asked = self.asked(&mut transaction, lanes, &known, lane_max).await?;
+        if !is_whole(page(&asked, &known, lane_max, rows_max).len(), lane_max, rows_max) {
             lane_max = rows_max;
-            asked = self.asked(&mut transaction, lanes, known, lane_max).await?;
+            asked = self.asked(&mut transaction, lanes, &known, lane_max).await?;
         }
-        let chosen = page(&asked, known, lane_max, rows_max);
+        let chosen = page(&asked, &known, lane_max, rows_max);
         if chosen.is_empty() {
             transaction.rollback().await?;
             return Ok(Vec::new());
         }
         let stretches = Stretches::of(&chosen);
-        let messages = stretches.messages(&mut transaction, bytes_max).await?;
+        let mut messages = stretches.messages(&mut transaction, bytes_max).await?;
         let work = stretches.work(&mut transaction, &messages).await?;
         let ends = stretches.ends(&mut transaction).await?;
+        let handled = stretches.handled(&mut transaction).await?;
         let cursors = cursors(&mut transaction, lanes).await?;
         let (mut open, mut contested) = (Vec::with_capacity(chosen.len()), Vec::new());
+        let several = several(&chosen);
         for one in &chosen {
             let place = one.place();
-            let Some((message, newer)) = messages.get(&place) else { continue };
+            let found = if several.contains(&place) { messages.get(&place).cloned() } else { messages.remove(&place) };
+            let Some((message, newer)) = found else { continue };
             let cursor = cursors.get(&(place.feed, place.lane)).copied().unwrap_or_default();
-            let (row, passed) = (work.get(&place).cloned(), place.n <= cursor);
+            let (row, passed) = (work.get(&place).cloned().map(Box::new), place.n <= cursor);
             let after_n = one.of.after_n.unwrap_or(place.n);
             // Only a done message that would run again can be superseded.
             let yields = passed && row.is_none() && one.of.yields();
@@ -160,6 +196,8 @@ impl Postgres {
             if yields && superseded_by.is_none() && after_n < cursor {
                 contested.push(Later { of: open.len(), place, after_n, cursor, key_hash: uuid_of(message.key_hash) });
             }
+            let end = ends.get(&place).copied();
+            let simply = handled.get(&place).map(|run| (*run, Status::Handled));
             open.push(OpenAction {
                 id: one.id,
                 kind: one.of.kind,
@@ -167,9 +205,10 @@ impl Postgres {
                 pinned: one.of.pinned,
                 detail: one.of.detail.clone(),
                 why: one.of.why.clone(),
-                message: message.clone(),
+                message,
                 row,
-                last: ends.get(&place).copied(),
+                last: end.into_iter().chain(simply).max_by_key(|(run, _)| *run),
+                plain: one.of.is_stretch() && end.is_none(),
                 passed,
                 superseded_by,
             });
@@ -182,7 +221,13 @@ impl Postgres {
     }
 }
 
-async fn cursors(connection: &mut PgConnection, lanes: &[(FeedId, i32)]) -> Try<HashMap<(FeedId, i32), i64>> {
+/// Messages that are asked for more than once.
+fn several(chosen: &[Chosen<'_>]) -> Set<Place> {
+    let mut seen = Set::with_capacity_and_hasher(chosen.len(), Default::default());
+    chosen.iter().map(Chosen::place).filter(|place| !seen.insert(*place)).collect()
+}
+
+async fn cursors(connection: &mut PgConnection, lanes: &[(FeedId, i32)]) -> Try<Map<(FeedId, i32), i64>> {
     let (feeds, lanes) = columns(lanes);
     let rows: Vec<(i32, i32, i64)> = sqlx::query_as(
         "SELECT l.feed, l.lane, l.cursor FROM unnest($1::int[], $2::int[]) o(feed, lane) JOIN lane l ON l.feed = o.feed AND l.lane = o.lane",

@@ -134,7 +134,7 @@ async fn ask(
 ) -> Try<u64> {
     let parts: i64 = sqlx::query_scalar(concat!(
         "WITH told AS (SELECT $2 AS command, NULL::bigint AS pinned, $4 AS kind, false AS force),
-         asked AS (SELECT p.feed, p.lane, p.n, NULL::bigint AS after_n, $3::bigint AS not_before_ms FROM (
+         asked AS (SELECT p.feed, p.lane, p.n, NULL::int AS size, NULL::bigint AS after_n, $3::bigint AS not_before_ms FROM (
            SELECT DISTINCT w.feed, w.lane, w.n FROM work w WHERE w.delivery = $1 AND w.status = ANY($5)
            UNION SELECT i.feed, i.lane, i.n FROM lane l JOIN inbox i ON i.feed = l.feed AND i.lane = l.lane AND i.n > l.cursor
              WHERE $6 AND l.feed = $7 AND i.delivery = $1) p), written AS (",

@@ -142,10 +142,11 @@ fn open_action(messages: &mut Messages, row: &SqliteRow) -> sqlx::Result<OpenAct
         force: row.try_get(AFTER + 2)?,
         pinned: row.try_get(AFTER + 3)?,
         detail: row.try_get(AFTER + 4)?,
-        why: row.try_get::<Option<String>, _>(AFTER + 5)?.unwrap_or_default(),
+        why: row.try_get::<Option<String>, _>(AFTER + 5)?.unwrap_or_default().into(),
         message: messages.of(row)?,
-        row: work.map(|_| work_row(row, MESSAGE_COLUMNS)).transpose()?,
+        row: work.map(|_| work_row(row, MESSAGE_COLUMNS)).transpose()?.map(Box::new),
         last,
+        plain: false,
         passed: row.try_get(AFTER + 8)?,
         superseded_by: row.try_get(AFTER + 9)?,
     })
