@@ -20,14 +20,16 @@ use super::{Batch, Error, Source};
 use crate::message::Position;
 use crate::source::KafkaConfig;
 
-/// Memory of prefetched messages, the pause when it is full, and how soon a new partition is seen.
-const TUNED: [(&str, &str); 6] = [
+/// Memory of prefetched messages, the pause when it is full, how soon a new partition is seen; and that what was spoilt on its way is not
+/// taken for what was sent: the client says so, and the thread reads it again.
+const TUNED: [(&str, &str); 7] = [
     ("fetch.queue.backoff.ms", "20"),
     ("queued.max.messages.kbytes", "16384"),
     ("fetch.max.bytes", "16777216"),
     ("fetch.message.max.bytes", "4194304"),
     ("fetch.error.backoff.ms", "200"),
     ("topic.metadata.refresh.interval.ms", "30000"),
+    ("check.crcs", "true"),
 ];
 
 /// Positions are the store's: no commit and no reset behind its back.

@@ -20,6 +20,7 @@ mod poison;
 mod preload;
 mod proxy;
 mod records;
+mod spoiler;
 mod table;
 mod upkeep;
 mod versions;

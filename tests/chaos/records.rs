@@ -8,6 +8,7 @@ use tolk::message::Captured;
 
 use crate::check;
 use crate::script::Message;
+use crate::spoiler::Spoiler;
 use crate::table::{Case, Experiment, experiment};
 use crate::world::{Resends, World, tail};
 
@@ -23,7 +24,7 @@ pub fn all() -> Vec<Experiment> {
         experiment!("F30", short, "half of the producer's transactions aborted", aborted),
         experiment!("F31", short, "the same messages produced again, without and with a dedupe key", again),
         experiment!("B01 B02 B03 B04", short, "broken and odd payloads, keys, headers and sizes", odd),
-        experiment!("B05", short, "gzip, snappy, lz4, zstd", compressed),
+        experiment!("B05", short, "gzip, snappy, lz4, zstd; records spoilt on their way", compressed),
         experiment!("B06", short, "timestamps: none, before 1970, in the year 9999", timestamps),
     ]
 }
@@ -260,7 +261,22 @@ async fn compressed(case: Case) -> String {
         world.rig.produce_with(&messages, &[("compression.codec", codec), ("linger.ms", "50")]);
         world.sent.extend(messages);
     }
-    format!("{}; {}", codecs.join(", "), world.rest(Resends::Suffix).await)
+    let figures = world.rest(Resends::Suffix).await;
+    format!("{}; {figures}; {}", codecs.join(", "), spoilt(case).await)
+}
+
+/// What is read with a wrong checksum is not taken, nor passed over: it is read again.
+async fn spoilt(case: Case) -> String {
+    const TIMES: u64 = 3;
+    let spoiler = Spoiler::start(crate::services::kafka_brokers(), b"to-be-spoilt", TIMES).await;
+    let mut world = World::shared(case.seed).await;
+    world.configure(&format!("brokers = {:?}", crate::services::kafka_brokers()), &format!("brokers = {:?}", spoiler.brokers));
+    let messages: Vec<Message> = (0..60).map(|number| world.scripts.put("c", &format!("to-be-spoilt-{}", number % 10))).collect();
+    world.send(messages);
+    world.start(1);
+    let figures = world.rest(Resends::Suffix).await;
+    assert_eq!(spoiler.left(), 0, "so many answers were to be spoilt yet");
+    format!("{TIMES} answers of the broker spoilt: {figures}")
 }
 
 async fn timestamps(case: Case) -> String {
