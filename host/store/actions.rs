@@ -1,6 +1,7 @@
 //! What operators ask of messages, feeds, tables and endpoints. All of it is rows: the owner of a message's lane applies what is asked of it
 //! inside its settlements, so that people, SQL and running messages cannot race. Knows nothing of how actions are applied.
 
+use std::hash::Hash;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -8,7 +9,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{Filter, Result, WorkRow};
-use crate::message::{FeedId, Message, Place, Status};
+use crate::message::{FeedId, Map, Message, Place, Status};
 
 /// What is asked of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -339,10 +340,37 @@ pub(super) fn share(lanes: usize, rows_max: i64) -> i64 {
     rows_max / lanes + i64::from(rows_max % lanes != 0)
 }
 
-/// Whether a page of so many rows, read with such a share, is full, or no lane can have more.
-pub(super) fn is_whole(rows: usize, share: i64, rows_max: i64) -> bool {
-    let rows = i64::try_from(rows).unwrap_or(i64::MAX);
-    rows < share || rows >= rows_max
+/// How many lanes have all of their share: there may be more of each.
+pub(super) fn full_lanes<T, L: Eq + Hash>(page: &[T], lane: impl Fn(&T) -> L, share: i64) -> usize {
+    let mut counts: Map<L, i64> = Map::default();
+    for one in page {
+        *counts.entry(lane(one)).or_default() += 1;
+    }
+    counts.values().filter(|count| **count >= share).count()
+}
+
+/// The first `rows_max` of what stands in order, but so that each lane has its share.
+pub(super) fn fair<T, L: Eq + Hash>(all: Vec<T>, lane: impl Fn(&T) -> L, share: i64, rows_max: i64) -> Vec<T> {
+    let rows_max = usize::try_from(rows_max).unwrap_or_default();
+    if all.len() <= rows_max {
+        return all;
+    }
+    let mut counts: Map<L, i64> = Map::default();
+    let within: Vec<bool> = all
+        .iter()
+        .map(|one| {
+            let count = counts.entry(lane(one)).or_default();
+            *count += 1;
+            *count <= share
+        })
+        .collect();
+    let mut beyond = rows_max.saturating_sub(within.iter().filter(|within| **within).count());
+    let chosen = all.into_iter().zip(within).filter(|(_, within)| {
+        let room = beyond > 0;
+        beyond -= usize::from(!within && room);
+        *within || room
+    });
+    chosen.map(|(one, _)| one).take(rows_max).collect()
 }
 
 /// Actions and pauses.

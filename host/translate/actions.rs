@@ -11,7 +11,7 @@ use super::lanes::Open;
 use super::revisit;
 use super::run::{Finished, InHand, Run, Seq};
 use super::settle::Settling;
-use crate::message::{Map, Place, Set, Status};
+use crate::message::{FeedId, Map, Place, Set, Status};
 use crate::plugin::Cause;
 use crate::registry::Active;
 use crate::store::{self, ActionKind, ActionResult, Applied, BlockedKey, End, HandledRun, OpenAction, Settled, WorkRow};
@@ -63,6 +63,22 @@ impl Newest {
     }
 }
 
+/// What left our hands since the question that is under way: its answer may be from before.
+#[derive(Default)]
+struct Since {
+    messages: Set<Place>,
+    /// Keys whose older messages were dropped.
+    keys: Set<BlockedKey>,
+    lanes: Set<(FeedId, i32)>,
+}
+
+impl Since {
+    fn outdates(&self, action: &OpenAction) -> bool {
+        let place = action.message.place;
+        self.messages.contains(&place) || self.keys.contains(&action.key()) || self.lanes.contains(&(place.feed, place.lane))
+    }
+}
+
 /// What the engine knows of actions.
 #[derive(Default)]
 pub struct Desk {
@@ -77,6 +93,7 @@ pub struct Desk {
     /// Messages taken in hand since the last question, while it matters: they may have been handled meanwhile.
     recent: Option<Newest>,
     track: bool,
+    since: Option<Since>,
     /// Keys of a page with a message that cannot run again yet: the later ones of the key wait with it, to keep their order.
     left: Set<BlockedKey>,
 }
@@ -89,16 +106,31 @@ impl Desk {
         }
     }
 
+    /// A message left our hands, its settlement made true.
+    pub(super) fn released(&mut self, settled: &Settled) {
+        if let Some(since) = &mut self.since {
+            since.messages.insert(settled.place);
+            if settled.drops_older {
+                let Place { feed, lane, .. } = settled.place;
+                since.keys.insert(BlockedKey { feed, lane, key_hash: settled.key_hash });
+            }
+        }
+    }
+
     /// What is asked of a message that was just fetched.
     pub(super) fn ordered(&mut self, place: &Place) -> Option<Ordered> {
         if self.ahead.is_empty() { None } else { self.ahead.remove(place) }
     }
 
     /// A lane is another host's: so are the actions on it.
-    pub(super) fn forget(&mut self, lane: impl Fn(&Place) -> bool) {
-        self.known.retain(|_, place| !lane(place));
-        self.ahead.retain(|place, _| !lane(place));
-        self.applied.retain(|(_, place)| !lane(place));
+    pub(super) fn forget(&mut self, feed: FeedId, lane: i32) {
+        let stays = |place: &Place| (place.feed, place.lane) != (feed, lane);
+        self.known.retain(|_, place| stays(place));
+        self.ahead.retain(|place, _| stays(place));
+        self.applied.retain(|(_, place)| stays(place));
+        if let Some(since) = &mut self.since {
+            since.lanes.insert((feed, lane));
+        }
     }
 
     /// An action is settled.
@@ -108,6 +140,10 @@ impl Desk {
 }
 
 impl OpenAction {
+    fn runs_again(&self) -> bool {
+        matches!(self.kind, ActionKind::Retry | ActionKind::Restart | ActionKind::Replay | ActionKind::Revisit)
+    }
+
     fn key(&self) -> BlockedKey {
         let Place { feed, lane, .. } = self.message.place;
         BlockedKey { feed, lane, key_hash: self.message.key_hash }
@@ -126,6 +162,7 @@ impl Engine {
             return;
         }
         self.desk.asking = true;
+        self.desk.since = Some(Since::default());
         self.desk.recent = self.desk.track.then(Newest::default);
         let (store, sender, registry) = (self.parts.store.clone(), self.sender.clone(), self.parts.registry.clone());
         let (lanes, known) = (self.lanes.names(), self.desk.known.keys().copied().collect::<Vec<_>>());
@@ -159,6 +196,7 @@ impl Engine {
 
     pub(super) fn opened(&mut self, opened: store::Result<Opened>) {
         self.desk.asking = false;
+        let since = self.desk.since.take().unwrap_or_default();
         let opened = match opened {
             Ok(opened) => opened,
             Err(error) => return self.failed(error, false, false),
@@ -173,13 +211,24 @@ impl Engine {
             if !self.lanes.has(place.feed, place.lane) || self.desk.known.contains_key(&action.id) {
                 continue;
             }
+            if since.outdates(&action) {
+                // What the answer says of it is over: the next one finds what became of it.
+                self.desk.left.insert(action.key());
+                continue;
+            }
             track |= self.act(action, &opened.pinned, &unsettled);
         }
-        // More may wait behind a full page, unless all of it waits itself.
-        if full && self.desk.known.len() > before || track && !self.desk.track {
+        // More may wait behind a full page, unless it waits itself.
+        if full && self.desk.known.len() > before && self.may_run_again() || track && !self.desk.track {
             self.desk.asked = None;
         }
         self.desk.track = track;
+    }
+
+    /// Whether there is room for a done message that runs again: what is new and what is due goes first, and keeps room of its own.
+    fn may_run_again(&self) -> bool {
+        let most = self.parts.settle_messages_max + self.parts.settle_messages_max / 2;
+        self.runs.len() + self.finished.len() < most && self.bytes < self.parts.memory_bytes_max / 4 * 3
     }
 
     /// What is finished and not settled yet.
@@ -197,6 +246,10 @@ impl Engine {
     /// Does what one action asks for, or leaves it open for the next time. True: it must be asked for again with an eye on its key.
     fn act(&mut self, action: OpenAction, pinned: &HashMap<i64, Arc<Active>>, unsettled: &Newest) -> bool {
         let place = action.message.place;
+        // Whatever it would lead to, an older one that was asked for before it runs first.
+        if action.runs_again() && self.desk.left.contains(&action.key()) {
+            return false;
+        }
         match self.in_hand(&place) {
             Stand::Run(seq) => self.order_in_hand(seq, &action),
             // Its settlement is under way: the next question finds what became of it.
@@ -377,7 +430,7 @@ impl Engine {
             let older = |seq: &Seq| self.runs.get(seq).is_some_and(|run| run.errand.is_some() && run.message.place.n < place.n);
             chain.line.iter().all(older)
         });
-        if !alone || unsettled.is_newer(&key, place.n) || self.desk.left.contains(&key) {
+        if !alone || unsettled.is_newer(&key, place.n) || self.desk.left.contains(&key) || !self.may_run_again() {
             self.desk.left.insert(key);
             return true;
         }

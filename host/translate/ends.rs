@@ -120,7 +120,7 @@ impl Engine {
     pub(super) fn lose(&mut self, feed: FeedId, lane: i32) {
         tracing::info!(feed = self.feeds.get(&feed).map_or("", |feed| feed.name.as_str()), lane, "gave up the lane");
         self.lanes.forget(feed, lane);
-        self.desk.forget(|place| (place.feed, place.lane) == (feed, lane));
+        self.desk.forget(feed, lane);
         self.pace.forget(feed, lane);
         let ours = |place: &Place| (place.feed, place.lane) == (feed, lane);
         let gone: Vec<Seq> = self.runs.values().filter(|run| ours(&run.message.place)).map(|run| run.seq).collect();

@@ -296,6 +296,7 @@ impl Engine {
         for (run, one) in runs.into_iter().zip(settlement.settled) {
             self.overlay.remove(&one.writes, &one.bindings, &run.cell);
             self.lanes.release(&one.place);
+            self.desk.released(&one);
             self.parked(&one);
             let key = run.key();
             match &one.work {

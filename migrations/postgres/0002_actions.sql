@@ -45,6 +45,7 @@ CREATE INDEX action_open ON action (feed, lane, not_before_ms, n, id) WHERE open
 CREATE INDEX action_command ON action (command, open);
 -- A message's actions lie between the multiple of 200 and itself.
 CREATE INDEX action_message ON action (feed, lane, n);
+CREATE INDEX action_stretch ON action (feed, lane, n) WHERE which IS NOT NULL;
 
 -- What became of messages of an action that is about several. Of runs that were simply handled, of messages without an outcome, it is the
 -- provenance too, as settled_range is for first runs: run (else -1), activation and now_ms.
@@ -68,7 +69,8 @@ SELECT a.id * 4096 + e.place AS id, a.id AS action, a.command, a.feed, a.lane, a
   coalesce(a.result, d.result) AS result, coalesce(a.became, d.became) AS became, coalesce(a.applied_ms, d.applied_ms) AS applied_ms,
   coalesce(a.settlement, d.settlement) AS settlement
 FROM action a
-JOIN LATERAL generate_series(0, 199) e(place) ON CASE WHEN a.which IS NULL THEN e.place = a.n % 200 ELSE get_bit(a.which, e.place) = 1 END
+JOIN LATERAL generate_series(CASE WHEN a.which IS NULL THEN (a.n % 200)::int ELSE 0 END, CASE WHEN a.which IS NULL THEN (a.n % 200)::int ELSE 199 END)
+  e(place) ON a.which IS NULL OR get_bit(a.which, e.place) = 1
 LEFT JOIN action_done d ON d.action = a.id AND get_bit(d.which, e.place) = 1;
 
 -- Few messages are closed for good, and a replay asks it of each.

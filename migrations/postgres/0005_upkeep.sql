@@ -124,7 +124,7 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
   SELECT d.settlement, d.activation FROM action x JOIN action_done d ON d.action = x.id
   WHERE w.n IS NULL AND o.n IS NULL AND x.feed = i.feed AND x.lane = i.lane AND x.n BETWEEN i.n - i.n % 200 AND i.n
-    AND d.run >= 0 AND get_bit(d.which, (i.n % 200)::int) = 1
+    AND x.which IS NOT NULL AND d.run >= 0 AND get_bit(d.which, (i.n % 200)::int) = 1
   ORDER BY d.run DESC LIMIT 1
 ) d ON true
 LEFT JOIN LATERAL (

@@ -13,6 +13,7 @@ mod killers;
 mod kills;
 mod ledger;
 mod mutants;
+mod orders;
 mod outages;
 mod plugins;
 mod points;
@@ -80,6 +81,7 @@ fn experiments() -> Vec<Experiment> {
         plugins::all(),
         versions::all(),
         poison::all(),
+        orders::all(),
         endpoints::all(),
         upkeep::all(),
     ]

@@ -11,8 +11,8 @@ use crate::world::{Resends, World};
 
 pub fn all() -> Vec<Experiment> {
     vec![
-        experiment!("P01 P02", short, "very many messages behind a poisoned key, then its release", behind_poison),
-        experiment!("R01", short, "a replay of very many messages under live load", replay_under_load),
+        experiment!("P01 P02", alone, "very many messages behind a poisoned key, then its release", behind_poison),
+        experiment!("R01", alone, "a replay of very many messages under live load", replay_under_load),
     ]
 }
 

@@ -29,6 +29,8 @@ pub struct Experiment {
     pub what: &'static str,
     /// Whether it is part of the short suite.
     pub short: bool,
+    /// Whether nothing runs beside it, as it compares rates.
+    pub alone: bool,
     /// How it is done.
     pub run: Run,
 }
@@ -36,10 +38,13 @@ pub struct Experiment {
 /// An experiment as a value of a list: `experiment!("F12", short, "what", function)`.
 macro_rules! experiment {
     ($id:literal, short, $what:literal, $run:expr) => {
-        crate::table::Experiment { id: $id, what: $what, short: true, run: |case| Box::pin($run(case)) }
+        crate::table::Experiment { id: $id, what: $what, short: true, alone: false, run: |case| Box::pin($run(case)) }
+    };
+    ($id:literal, alone, $what:literal, $run:expr) => {
+        crate::table::Experiment { alone: true, ..experiment!($id, short, $what, $run) }
     };
     ($id:literal, long, $what:literal, $run:expr) => {
-        crate::table::Experiment { id: $id, what: $what, short: false, run: |case| Box::pin($run(case)) }
+        crate::table::Experiment { id: $id, what: $what, short: false, alone: false, run: |case| Box::pin($run(case)) }
     };
 }
 pub(crate) use experiment;
@@ -56,7 +61,7 @@ struct Row {
 pub struct Suite {
     case: Case,
     only: Vec<String>,
-    side_by_side: usize,
+    side_by_side: u32,
 }
 
 impl Suite {
@@ -69,7 +74,7 @@ impl Suite {
         Self {
             case: Case { seed, kills: number("KILLS").unwrap_or(50), full: variable("FULL").is_some() },
             only: only.unwrap_or_default(),
-            side_by_side: number("SIDE_BY_SIDE").map_or(3, |count| count.max(1) as usize),
+            side_by_side: number("SIDE_BY_SIDE").map_or(3, |count| u32::try_from(count.max(1)).unwrap_or(u32::MAX)),
         }
     }
 
@@ -84,16 +89,16 @@ impl Suite {
             let place = info.location().map_or_else(String::new, ToString::to_string);
             kept.lock().unwrap_or_else(PoisonError::into_inner).push(place);
         }));
-        let permits = Arc::new(Semaphore::new(self.side_by_side));
+        let permits = Arc::new(Semaphore::new(self.side_by_side as usize));
         let mut running = JoinSet::new();
         let chosen = |experiment: &Experiment| match self.only.as_slice() {
             [] => full || experiment.short,
             only => only.iter().any(|id| experiment.id.split(' ').any(|own| own == id)),
         };
         for (order, experiment) in experiments.into_iter().filter(chosen).enumerate() {
-            let (permits, case) = (permits.clone(), self.case);
+            let (permits, case, side_by_side) = (permits.clone(), self.case, self.side_by_side);
             running.spawn(async move {
-                let _permit = permits.acquire_owned().await.unwrap();
+                let _permits = permits.acquire_many_owned(if experiment.alone { side_by_side } else { 1 }).await.unwrap();
                 let began = Instant::now();
                 // A thread and a runtime of its own: it may block, and what it panics with is told in its row.
                 let alone = move || {

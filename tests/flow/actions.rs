@@ -60,6 +60,23 @@ async fn a_failed_message_is_retried_and_its_key_goes_on() {
 }
 
 #[tokio::test]
+async fn a_replay_of_all_ends_with_the_newest_message_of_its_key() {
+    let mut host = TestHost::new("").await;
+    let message = |seq: u64| json!({ "key": "a", "seq": seq });
+    host.consume(&[message(1), message(2), message(3)]).await;
+    // It is neither read nor passed when all are asked for.
+    host.append(&[message(4)]).await;
+    let all = Command { pick: Pick::AllOfKey, ..command(Replay) };
+    assert_eq!(host.store.command(&all, &Selection::Filter(Box::default())).await.unwrap(), 4);
+    // What waits for another of its key is asked for again.
+    while host.store.audit(Some(all.id), None, 1).await.unwrap()[0].open > 0 {
+        host.work().await;
+    }
+    let seqs: Vec<u64> = host.outputs().await.iter().map(|output| output["seq"].as_u64().unwrap()).collect();
+    assert!(seqs.ends_with(&[1, 2, 3, 4]), "{seqs:?}");
+}
+
+#[tokio::test]
 async fn what_is_asked_of_a_failed_message_frees_or_holds_its_key() {
     for (kind, word, behind) in [(Ignore, "ignored", "handled"), (Finish, "finished", "handled"), (Stop, "stopped", "behind")] {
         let mut host = TestHost::new("").await;

@@ -120,6 +120,21 @@ pub async fn large_messages_are_read_in_their_order(rig: Rig) {
     assert_eq!(seen, (1..=500).collect::<Vec<_>>());
 }
 
+pub async fn a_lane_with_much_to_do_keeps_nobody_out(rig: Rig) {
+    let owner = rig.owner().await;
+    let rows: Vec<_> = (0..600).map(|offset| row(i32::from(offset == 599), offset, "k")).collect();
+    owner.append(&rows).await;
+    let messages = owner.fetch().await;
+    owner.commit(messages.iter().map(done).collect()).await;
+    let (busy, other): (Vec<_>, Vec<_>) = messages.iter().partition(|message| message.place.lane == 0);
+    owner.store.command(&command(ActionKind::Replay), &ids(&busy)).await.unwrap();
+    rig.pass_ms(5);
+    owner.store.command(&command(ActionKind::Retry), &ids(&other)).await.unwrap();
+    let page = owner.store.open_actions(&owner.lanes(), &[], 40, ALL.1).await.unwrap();
+    let places: Vec<_> = page.iter().map(|action| (action.message.place.lane, action.message.place.n)).collect();
+    assert_eq!(places, (1..=39).map(|n| (0, n)).chain([(1, 1)]).collect::<Vec<_>>());
+}
+
 pub async fn a_run_that_was_simply_handled_is_known(rig: Rig) {
     let owner = rig.owner().await;
     let messages = owner.messages(&["a", "b", "a", "c"]).await;

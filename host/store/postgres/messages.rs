@@ -211,7 +211,7 @@ impl Postgres {
                SELECT settlement, NULL::bigint AS now_ms, activation, run FROM work WHERE feed = $1 AND lane = $2 AND n = $3
                UNION ALL SELECT settlement, now_ms, activation, run FROM outcome WHERE feed = $1 AND lane = $2 AND n = $3
                UNION ALL SELECT d.settlement, d.now_ms, d.activation, d.run FROM action a JOIN action_done d ON d.action = a.id
-                 WHERE feed = $1 AND lane = $2 AND n BETWEEN $3 - $3 % 200 AND $3 AND run >= 0 AND get_bit(d.which, ($3 % 200)::int) = 1
+                 WHERE feed = $1 AND lane = $2 AND n BETWEEN $3 - $3 % 200 AND $3 AND a.which IS NOT NULL AND run >= 0 AND get_bit(d.which, ($3 % 200)::int) = 1
                UNION ALL (SELECT r.settlement, r.now_ms, (r.activations ->> $4)::bigint, -1 FROM settled_range r JOIN lane l USING (feed, lane)
                  WHERE feed = $1 AND lane = $2 AND to_n >= $3 AND from_n <= $3 AND $3 <= l.cursor ORDER BY to_n, settlement DESC LIMIT 1)
              ) o ORDER BY run DESC, now_ms IS NULL DESC LIMIT 1",
@@ -354,7 +354,7 @@ async fn outputs_of(connection: &mut PgConnection, message: &Message) -> Try<Vec
            UNION SELECT settlement FROM settled_range WHERE feed = $1 AND lane = $2 AND to_n >= $3 AND from_n <= $3
            UNION SELECT settlement FROM work WHERE feed = $1 AND lane = $2 AND n = $3
            UNION SELECT d.settlement FROM action a JOIN action_done d ON d.action = a.id
-             WHERE feed = $1 AND lane = $2 AND n BETWEEN $3 - $3 % 200 AND $3 AND get_bit(d.which, ($3 % 200)::int) = 1
+             WHERE feed = $1 AND lane = $2 AND n BETWEEN $3 - $3 % 200 AND $3 AND a.which IS NOT NULL AND get_bit(d.which, ($3 % 200)::int) = 1
            UNION SELECT settlement FROM parked_output WHERE feed = $1 AND lane = $2 AND n = $3)
          SELECT ",
         output_columns!(),

@@ -34,6 +34,9 @@ const OUTPUTS: &str = "
 const SETTLED: &str = "
     WITH wanted AS MATERIALIZED (
         SELECT o.settlement FROM inbox_kept k JOIN outcome o ON o.feed = k.feed AND o.lane = k.lane AND o.n = k.n
+        UNION SELECT d.settlement FROM inbox_kept k
+          JOIN action a ON a.feed = k.feed AND a.lane = k.lane AND a.n BETWEEN k.n - k.n % 200 AND k.n AND a.which IS NOT NULL
+          JOIN action_done d ON d.action = a.id AND get_bit(d.which, (k.n % 200)::int) = 1
         UNION SELECT settlement FROM work),
       old AS (SELECT s.number FROM settlement s
         WHERE s.at_ms < (SELECT until_ms FROM dropped WHERE what = 'message') AND s.number < (SELECT max(number) FROM settlement)

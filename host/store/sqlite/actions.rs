@@ -213,7 +213,10 @@ impl Actions for Sqlite {
     async fn open_actions(&self, lanes: &[(FeedId, i32)], known: &[i64], rows_max: i64, bytes_max: i64) -> Result<Vec<OpenAction>> {
         const VERB: &str = "read open actions";
         let mut reader = self.read_one_state(VERB).await?;
-        open::open(&mut reader, lanes, known, rows_max, bytes_max, self.now()).await.map_err(self.failed(VERB))
+        let open = open::open(&mut reader, lanes, known, rows_max, bytes_max, self.now()).await.map_err(self.failed(VERB))?;
+        drop(reader);
+        self.fault(VERB, "done").await?;
+        Ok(open)
     }
 
     async fn actions(&self, command: Option<Uuid>, message: Option<Uuid>, rows_max: i64) -> Result<Vec<ActionState>> {

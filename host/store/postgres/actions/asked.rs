@@ -13,6 +13,7 @@ use super::kind_of;
 use super::stretch::{self, Bits};
 use crate::message::{FeedId, Map, Place, Set};
 use crate::store::ActionKind;
+use crate::store::actions::{fair, full_lanes};
 
 /// Rows of a lane that are read first. They may be about very many messages, and hardly ever more are needed.
 const FEW: i64 = 8;
@@ -20,7 +21,7 @@ const FEW: i64 = 8;
 /// Rows of each lane in their order, as many as it takes for `$5` actions, at most `$6`. `$4`: rows of which some actions are in hand; they
 /// count for nothing, but as some of their actions may not be in hand they are among them.
 const ASKED: &str = "
-    SELECT o.id, o.feed, o.lane, o.n, o.which, (SELECT bit_or(d.which) FROM action_done d WHERE d.action = o.id), o.not_before_ms, o.after_n,
+    SELECT o.id, o.feed, o.lane, o.n, o.which, CASE WHEN o.which IS NOT NULL THEN (SELECT bit_or(d.which) FROM action_done d WHERE d.action = o.id) END, o.not_before_ms, o.after_n,
       o.kind, o.force, o.pinned, o.detail, c.why, o.bytes
     FROM unnest($1::int[], $2::int[]) l(feed, lane) CROSS JOIN LATERAL (
       SELECT s.* FROM (
@@ -104,20 +105,29 @@ impl Chosen<'_> {
     }
 }
 
-/// A page: of each lane at most `lane_max` actions, `rows_max` in all, by time, then in the order of their messages.
-pub(super) fn page<'a>(asked: &'a [Asked], known: &Set<i64>, lane_max: i64, rows_max: i64) -> Vec<Chosen<'a>> {
+/// A page: of each lane at most `lane_max` actions, `rows_max` in all, by time, then in the order of their messages. The first `share` of each
+/// lane are sure of their place.
+pub(super) fn page<'a>(asked: &'a [Asked], known: &Set<i64>, (share, lane_max, rows_max): (i64, i64, i64)) -> Vec<Chosen<'a>> {
     let mut of_lane: Map<(FeedId, i32), usize> = Map::default();
-    let (lane_max, rows_max) = (usize::try_from(lane_max).unwrap_or_default(), usize::try_from(rows_max).unwrap_or_default());
+    let lane_max = usize::try_from(lane_max).unwrap_or_default();
     let mut chosen = Vec::new();
     for row in asked {
-        let taken = of_lane.entry((row.place.feed, row.place.lane)).or_default();
+        let taken = of_lane.entry(lane_of(row)).or_default();
         let before = chosen.len();
         chosen.extend(row.open(known).take(lane_max - *taken));
         *taken += chosen.len() - before;
     }
     chosen.sort_by_key(|one| (one.of.not_before_ms, one.of.place.feed, one.of.place.lane, one.n, one.id));
-    chosen.truncate(rows_max);
-    chosen
+    fair(chosen, |one| lane_of(one.of), share, rows_max)
+}
+
+/// How many lanes have all of their share: there may be more of each.
+pub(super) fn full(chosen: &[Chosen<'_>], share: i64) -> usize {
+    full_lanes(chosen, |one| lane_of(one.of), share)
+}
+
+fn lane_of(row: &Asked) -> (FeedId, i32) {
+    (row.place.feed, row.place.lane)
 }
 
 impl Postgres {

@@ -7,13 +7,13 @@ use sqlx::{Connection, Row};
 
 use super::super::rows::{MESSAGE_COLUMNS, Tables, message_columns, status_of, work_columns, work_row};
 use super::super::{Postgres, Try, columns, uuid_of};
-use super::asked::{Chosen, page};
+use super::asked::{Chosen, full, page};
 use super::stretch::Bits;
 use crate::message::{FeedId, Map, Message, Place, Set, Status};
-use crate::store::actions::{is_whole, share};
+use crate::store::actions::share;
 use crate::store::{OpenAction, WorkRow};
 
-/// Rows `x` of a table about the messages of stretches. What lies close together is read in one go, with what lies between.
+/// Rows `x` of a table about the messages of stretches. Where nothing lies between them they are read in one go.
 macro_rules! of_stretches {
     ($table:literal) => {
         concat!(
@@ -59,7 +59,7 @@ impl Stretches {
             all.highs.push(high);
             all.firsts.push(first);
             all.lasts.push(first + count - 1);
-            all.dense.push(high - low < i64::from(count + count / 4));
+            all.dense.push(high - low < i64::from(count));
             all.bytes = all.bytes.zip(stretch[0].of.bytes).map(|(known, bytes)| known.saturating_add(bytes));
             all.ns.extend(stretch.iter().map(|one| one.n));
         }
@@ -138,7 +138,7 @@ impl Stretches {
     async fn handled(&self, connection: &mut PgConnection) -> Try<Map<Place, i32>> {
         let rows = sqlx::query(
             "SELECT x.feed, x.lane, x.n, d.run, d.which FROM unnest($1::int[], $2::int[], $3::bigint[], $4::bigint[]) s(feed, lane, low, high)
-             JOIN action x ON x.feed = s.feed AND x.lane = s.lane AND x.n BETWEEN s.low - s.low % 200 AND s.high
+             JOIN action x ON x.feed = s.feed AND x.lane = s.lane AND x.n BETWEEN s.low - s.low % 200 AND s.high AND x.which IS NOT NULL
              JOIN action_done d ON d.action = x.id AND d.run >= 0",
         )
         .bind(&self.feeds)
@@ -164,13 +164,16 @@ impl Postgres {
         let mut connection = self.pool().await?.acquire().await?;
         let mut transaction = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         let known: Set<i64> = known.iter().copied().collect();
-        let mut lane_max = share(lanes.len(), rows_max);
-        let mut asked = self.asked(&mut transaction, lanes, &known, lane_max).await?;
-        if !is_whole(page(&asked, &known, lane_max, rows_max).len(), lane_max, rows_max) {
-            lane_max = rows_max;
-            asked = self.asked(&mut transaction, lanes, &known, lane_max).await?;
+        let first = share(lanes.len(), rows_max);
+        let mut asked = self.asked(&mut transaction, lanes, &known, first).await?;
+        let mut chosen = page(&asked, &known, (first, first, rows_max));
+        let fulls = full(&chosen, first);
+        if fulls > 0 && (chosen.len() as i64) < rows_max {
+            // Those that have more share what the others leave.
+            let more = share(fulls, rows_max);
+            asked = self.asked(&mut transaction, lanes, &known, more).await?;
+            chosen = page(&asked, &known, (first, more, rows_max));
         }
-        let chosen = page(&asked, &known, lane_max, rows_max);
         if chosen.is_empty() {
             transaction.rollback().await?;
             return Ok(Vec::new());
@@ -186,7 +189,14 @@ impl Postgres {
         for one in &chosen {
             let place = one.place();
             let found = if several.contains(&place) { messages.get(&place).cloned() } else { messages.remove(&place) };
-            let Some((message, newer)) = found else { continue };
+            let Some((message, newer)) = found else {
+                // Beyond the limit of bytes: what comes later in the page must not come before it. Else it is gone.
+                if open.is_empty() {
+                    continue;
+                } else {
+                    break;
+                };
+            };
             let cursor = cursors.get(&(place.feed, place.lane)).copied().unwrap_or_default();
             let (row, passed) = (work.get(&place).cloned().map(Box::new), place.n <= cursor);
             let after_n = one.of.after_n.unwrap_or(place.n);

@@ -8,9 +8,9 @@ use sqlx::{AssertSqlSafe, Row as _, SqliteConnection};
 use super::super::bulk::{Bulk, Values, parts};
 use super::super::rows::{MESSAGE_COLUMNS, Messages, WORK_COLUMNS, message_columns, status_of, work_columns, work_row};
 use super::kind_of;
-use crate::message::FeedId;
+use crate::message::{FeedId, Map};
 use crate::store::OpenAction;
-use crate::store::actions::{is_whole, share};
+use crate::store::actions::{fair, full_lanes, share};
 
 /// The first open actions of each lane; the last value is how many.
 const OPEN: Bulk = Bulk {
@@ -65,11 +65,14 @@ pub(super) async fn open(
     bytes_max: i64,
     now: i64,
 ) -> sqlx::Result<Vec<OpenAction>> {
-    let share = share(lanes.len(), rows_max);
-    let mut ids = first(connection, lanes, known, (share, rows_max), now).await?;
-    if !is_whole(ids.len(), share, rows_max) {
-        ids = first(connection, lanes, known, (rows_max, rows_max), now).await?;
+    let each = share(lanes.len(), rows_max);
+    let mut ids = first(connection, lanes, known, each, now).await?;
+    let fulls = full_lanes(&ids, lane_of, each);
+    if fulls > 0 && (ids.len() as i64) < rows_max {
+        // Those that have more share what the others leave.
+        ids = first(connection, lanes, known, share(fulls, rows_max), now).await?;
     }
+    let ids: Vec<i64> = fair(ids, lane_of, each, rows_max).into_iter().map(|(.., id)| id).collect();
     let mut messages = Messages::default();
     let mut found = Vec::new();
     let mut room = bytes_max;
@@ -99,9 +102,9 @@ async fn first(
     connection: &mut SqliteConnection,
     lanes: &[(FeedId, i32)],
     known: &[i64],
-    (lane_max, rows_max): (i64, i64),
+    lane_max: i64,
     now: i64,
-) -> sqlx::Result<Vec<i64>> {
+) -> sqlx::Result<Vec<First>> {
     let known: HashSet<i64> = known.iter().copied().collect();
     let mut found = Vec::new();
     for part in parts(lanes) {
@@ -125,8 +128,20 @@ async fn first(
         }
     }
     found.sort_unstable();
-    found.truncate(usize::try_from(rows_max).unwrap_or_default());
-    Ok(found.into_iter().map(|(.., id)| id).collect())
+    let mut counts: Map<(i32, i32), i64> = Map::default();
+    found.retain(|one| {
+        let count = counts.entry(lane_of(one)).or_default();
+        *count += 1;
+        *count <= lane_max
+    });
+    Ok(found)
+}
+
+/// Time, feed, lane, number and id of an open action.
+type First = (i64, i32, i32, i64, i64);
+
+fn lane_of((_, feed, lane, ..): &First) -> (i32, i32) {
+    (*feed, *lane)
 }
 
 fn open_action(messages: &mut Messages, row: &SqliteRow) -> sqlx::Result<OpenAction> {
