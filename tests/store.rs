@@ -185,6 +185,7 @@ cases! {
         a_command_about_very_many_is_done_in_parts
         what_is_in_hand_and_done_already_hides_nothing
         large_messages_are_read_in_their_order
+        orders_of_one_time_interleave
         a_lane_with_much_to_do_keeps_nobody_out
         a_run_that_was_simply_handled_is_known;
 }

@@ -36,17 +36,8 @@ impl Proxy {
         let through = url.replace(&server, &listener.local_addr().unwrap().to_string());
         let state = Arc::new(State::default());
         state.seed.store(seed, Ordering::SeqCst);
-        let (kept, listener) = (state.clone(), listener.into_std().unwrap());
-        // The experiment blocks its own runtime now and then.
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async move {
-                let listener = TcpListener::from_std(listener).unwrap();
-                while let Ok((client, _)) = listener.accept().await {
-                    tokio::spawn(carry(client, server.clone(), kept.clone()));
-                }
-            });
-        });
+        let kept = state.clone();
+        serve(listener, move |client| carry(client, server.clone(), kept.clone()));
         Self { url: through, state }
     }
 
@@ -59,6 +50,20 @@ impl Proxy {
     pub fn cuts(&self) -> u64 {
         self.state.cuts.load(Ordering::SeqCst)
     }
+}
+
+/// Carries each connection, on a thread of its own: the experiment blocks its own runtime now and then.
+pub fn serve<C: Future<Output = ()> + Send + 'static>(listener: TcpListener, carry: impl Fn(TcpStream) -> C + Send + 'static) {
+    let listener = listener.into_std().unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let listener = TcpListener::from_std(listener).unwrap();
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(carry(client));
+            }
+        });
+    });
 }
 
 async fn carry(client: TcpStream, server: String, state: Arc<State>) {

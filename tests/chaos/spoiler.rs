@@ -8,6 +8,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::proxy::serve;
+
 /// The proxy; it runs on a thread of its own until the process ends.
 pub struct Spoiler {
     /// The broker's address through it.
@@ -30,17 +32,8 @@ impl Spoiler {
         let brokers = listener.local_addr().unwrap().to_string();
         let addresses = [broker, &brokers].map(on_the_wire);
         let state = Arc::new(State { addresses, marker, left: AtomicU64::new(count) });
-        let (kept, listener) = (state.clone(), listener.into_std().unwrap());
-        // The experiment blocks its own runtime now and then.
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async move {
-                let listener = TcpListener::from_std(listener).unwrap();
-                while let Ok((client, _)) = listener.accept().await {
-                    tokio::spawn(carry(client, broker, kept.clone()));
-                }
-            });
-        });
+        let kept = state.clone();
+        serve(listener, move |client| carry(client, broker, kept.clone()));
         Self { brokers, state }
     }
 

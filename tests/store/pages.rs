@@ -120,6 +120,20 @@ pub async fn large_messages_are_read_in_their_order(rig: Rig) {
     assert_eq!(seen, (1..=500).collect::<Vec<_>>());
 }
 
+pub async fn orders_of_one_time_interleave(rig: Rig) {
+    let owner = rig.owner().await;
+    let rows: Vec<_> = (0..150).map(|offset| row(0, offset, "k")).collect();
+    owner.append(&rows).await;
+    let messages = owner.fetch().await;
+    owner.commit(messages.iter().map(done).collect()).await;
+    let (odd, even): (Vec<_>, Vec<_>) = messages.iter().partition(|message| message.place.n % 2 == 1);
+    for some in [odd, even] {
+        owner.store.command(&command(ActionKind::Replay), &ids(&some)).await.unwrap();
+    }
+    let page = owner.store.open_actions(&owner.lanes(), &[], 40, ALL.1).await.unwrap();
+    assert_eq!(page.iter().map(|action| action.message.place.n).collect::<Vec<_>>(), (1..=40).collect::<Vec<_>>());
+}
+
 pub async fn a_lane_with_much_to_do_keeps_nobody_out(rig: Rig) {
     let owner = rig.owner().await;
     let rows: Vec<_> = (0..600).map(|offset| row(i32::from(offset == 599), offset, "k")).collect();

@@ -18,10 +18,11 @@ use crate::store::actions::{fair, full_lanes};
 /// Rows of a lane that are read first. They may be about very many messages, and hardly ever more are needed.
 const FEW: i64 = 8;
 
-/// Rows of each lane in their order, as many as it takes for `$5` actions, at most `$6`. `$4`: rows of which some actions are in hand; they
-/// count for nothing, but as some of their actions may not be in hand they are among them.
+/// Rows of each lane in their order, as many as it takes for `$5` actions and the stretch after them, which may interleave with them; at most
+/// `$6`. `$4`: rows of which some actions are in hand; they count for nothing, but as others of theirs may not be in hand they are among them.
 const ASKED: &str = "
-    SELECT o.id, o.feed, o.lane, o.n, o.which, CASE WHEN o.which IS NOT NULL THEN (SELECT bit_or(d.which) FROM action_done d WHERE d.action = o.id) END, o.not_before_ms, o.after_n,
+    SELECT o.id, o.feed, o.lane, o.n, o.which,
+      CASE WHEN o.which IS NOT NULL THEN (SELECT bit_or(d.which) FROM action_done d WHERE d.action = o.id) END, o.not_before_ms, o.after_n,
       o.kind, o.force, o.pinned, o.detail, c.why, o.bytes
     FROM unnest($1::int[], $2::int[]) l(feed, lane) CROSS JOIN LATERAL (
       SELECT s.* FROM (
@@ -30,7 +31,7 @@ const ASKED: &str = "
           WHERE a.feed = l.feed AND a.lane = l.lane AND a.open > 0
             AND a.not_before_ms <= (SELECT coalesce($3, (extract(epoch FROM clock_timestamp()) * 1000)::bigint))
           ORDER BY a.not_before_ms, a.n, a.id LIMIT $6) a) s
-      WHERE s.before < $5) o
+      WHERE s.before < $5 + 200) o
     LEFT JOIN command c ON c.id = o.command";
 
 /// A row of `action` with what is open of it.
@@ -108,16 +109,25 @@ impl Chosen<'_> {
 /// A page: of each lane at most `lane_max` actions, `rows_max` in all, by time, then in the order of their messages. The first `share` of each
 /// lane are sure of their place.
 pub(super) fn page<'a>(asked: &'a [Asked], known: &Set<i64>, (share, lane_max, rows_max): (i64, i64, i64)) -> Vec<Chosen<'a>> {
-    let mut of_lane: Map<(FeedId, i32), usize> = Map::default();
-    let lane_max = usize::try_from(lane_max).unwrap_or_default();
-    let mut chosen = Vec::new();
+    // Rows of one time may interleave: those that begin before the last that is chosen have their say too.
+    let mut of_lane: Map<(FeedId, i32), (i64, (i64, i64))> = Map::default();
+    let mut chosen: Vec<Chosen<'_>> = Vec::new();
     for row in asked {
-        let taken = of_lane.entry(lane_of(row)).or_default();
-        let before = chosen.len();
-        chosen.extend(row.open(known).take(lane_max - *taken));
-        *taken += chosen.len() - before;
+        let (taken, last) = of_lane.entry(lane_of(row)).or_default();
+        if *taken < lane_max || (row.not_before_ms, row.place.n) < *last {
+            let before = chosen.len();
+            chosen.extend(row.open(known));
+            *taken += i64::try_from(chosen.len() - before).unwrap_or(i64::MAX);
+            *last = chosen[before..].last().map_or(*last, |one| (row.not_before_ms, one.n).max(*last));
+        }
     }
     chosen.sort_by_key(|one| (one.of.not_before_ms, one.of.place.feed, one.of.place.lane, one.n, one.id));
+    let mut counts: Map<(FeedId, i32), i64> = Map::default();
+    chosen.retain(|one| {
+        let count = counts.entry(lane_of(one.of)).or_default();
+        *count += 1;
+        *count <= lane_max
+    });
     fair(chosen, |one| lane_of(one.of), share, rows_max)
 }
 
