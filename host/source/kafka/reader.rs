@@ -62,6 +62,8 @@ struct Reader {
     partitions: i32,
     /// The topic's id, where the brokers tell it.
     identity: Option<String>,
+    /// A broker that leads a partition.
+    leader: Option<i32>,
     /// The offset that is due next, of each partition that has one.
     next: BTreeMap<i32, i64>,
     refresh_every: Duration,
@@ -83,6 +85,7 @@ impl Reader {
             consumer,
             partitions: 0,
             identity: None,
+            leader: None,
             next: BTreeMap::new(),
             refresh_every: Duration::from_millis(refresh_ms),
             refreshed: now,
@@ -92,6 +95,7 @@ impl Reader {
         let metadata = reader.describe()?;
         reader.partitions = count(&metadata);
         // Before the positions are looked at: what is made anew later has other errors.
+        reader.leader = leader(&metadata);
         reader.identity = reader.ask_identity(&metadata)?;
         reader.plan.partitions.store(reader.partitions, Ordering::Relaxed);
         // Offset 0 was never passed: it is the beginning, wherever retention has moved that by now.
@@ -124,6 +128,12 @@ impl Reader {
                     Some(Err(error)) => failed = self.judge(&error),
                 }
                 wait = Duration::ZERO;
+            }
+            if !bundle.is_empty()
+                && let Err(error) = self.check_identity()
+            {
+                let _ = sender.blocking_send(Err(error));
+                return;
             }
             if !bundle.is_empty() && sender.blocking_send(Ok(Batch { messages: bundle.take(), ended: false })).is_err() {
                 return;
@@ -271,11 +281,19 @@ impl Reader {
     }
 
     fn ask_identity(&self, known: &Metadata) -> Result<Option<String>, Error> {
-        // Who leads a partition lives, which cannot be said of the others.
-        let leader =
-            known.topics().first().and_then(|topic| topic.partitions().iter().map(|partition| partition.leader()).find(|id| *id >= 0));
-        let Some(leader) = leader else { return Ok(None) };
+        let Some(leader) = leader(known) else { return Ok(None) };
         identity::topic_id(&self.consumer, &self.plan.topic, leader, ASK_TIMEOUT).map_err(|reason| self.away(reason))
+    }
+
+    /// Whether what was read so far is of the topic that the positions are of. Asked after it was read, as ids never come back: the client goes
+    /// on in a topic that is made anew and filled quickly as if nothing had happened.
+    fn check_identity(&self) -> Result<(), Error> {
+        let (Some(known), Some(leader)) = (&self.identity, self.leader) else { return Ok(()) };
+        let now = identity::topic_id(&self.consumer, &self.plan.topic, leader, ASK_TIMEOUT).map_err(|reason| self.away(reason))?;
+        match now {
+            Some(now) if now != *known => Err(self.away("the topic was made anew".to_owned())),
+            _ => Ok(()),
+        }
     }
 
     /// The assignment of the partitions from `first` on.
@@ -324,6 +342,11 @@ impl Reader {
     fn wrong(&self, reason: String) -> Error {
         Error::Wrong { place: self.plan.place.clone(), reason }
     }
+}
+
+/// Who leads a partition lives, which cannot be said of the others.
+fn leader(metadata: &Metadata) -> Option<i32> {
+    metadata.topics().first().and_then(|topic| topic.partitions().iter().map(|partition| partition.leader()).find(|id| *id >= 0))
 }
 
 fn count(metadata: &Metadata) -> i32 {
