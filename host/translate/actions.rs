@@ -225,10 +225,9 @@ impl Engine {
         self.desk.track = track;
     }
 
-    /// Whether there is room for a done message that runs again: what is new and what is due goes first, and keeps room of its own.
+    /// Whether there is room for a done message that runs again: for a page of them beside what is taken in at most.
     fn may_run_again(&self) -> bool {
-        let most = self.parts.settle_messages_max + self.parts.settle_messages_max / 2;
-        self.runs.len() + self.finished.len() < most && self.bytes < self.parts.memory_bytes_max / 4 * 3
+        self.runs.len() + self.finished.len() < 3 * self.parts.settle_messages_max && self.bytes < self.parts.memory_bytes_max
     }
 
     /// What is finished and not settled yet.
