@@ -180,6 +180,8 @@ impl Postgres {
     async fn ledger_once(&self) -> Try<Vec<Equation>> {
         let mut connection = self.pool().await?.acquire().await?;
         let mut transaction = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        // Before the moment that is read is fixed: a part that is dropped after it would be gone from the inbox, and not yet counted as dropped.
+        sqlx::raw_sql("LOCK TABLE ONLY inbox IN ACCESS SHARE MODE").execute(&mut *transaction).await?;
         plan_freely(&mut transaction).await?;
         // Whole tables are walked; the loops' limit is for statements that find their rows.
         sqlx::raw_sql("SET LOCAL statement_timeout = '15min'; SET LOCAL work_mem = '128MB'").execute(&mut *transaction).await?;
