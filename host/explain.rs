@@ -188,13 +188,12 @@ impl Trail<'_> {
             Some(Status::Retry) => self.retry(detail, why),
             Some(Status::Behind) => self.behind(detail, why).await?,
             Some(Status::Held) => held::tell(self, detail, why).await?,
-            Some(Status::Failed | Status::Stopped) => {
+            Some(Status::Failed | Status::Stopped | Status::Invalid) => {
                 why.next = ["retry", "ignore", "finish"].map(|verb| format!("tolk {verb} {} --reason TEXT", row.id)).to_vec();
             }
-            Some(Status::Ignored | Status::Invalid | Status::Finished) => {
-                why.next = vec![format!("tolk retry {} --reason TEXT", row.id)];
-            }
-            None => {}
+            Some(Status::Ignored) => why.next = vec![format!("tolk retry {} --reason TEXT", row.id)],
+            // Closed for good: whatever would run it again is refused.
+            Some(Status::Finished) | None => {}
         }
         Ok(())
     }
